@@ -1,0 +1,1 @@
+"""What the documents and the layout are. Pure: bytes in, typed frozen objects or an error out."""

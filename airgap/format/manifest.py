@@ -1,0 +1,120 @@
+"""The manifest: what officers approve. One TUF target, `NAME/VERSION.manifest.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from airgap.errors import FormatError
+from airgap.format.artifacts import Model, Wheels, check_serve, pick
+from airgap.format.codec import Choice, Document
+from airgap.format.types import (
+    Blake3,
+    FileSize,
+    Line,
+    Name,
+    Release,
+    Seconds,
+    Serve,
+    Sha256,
+    Target,
+    Version,
+    Waiver,
+)
+
+Artifact = Model | Wheels
+EVIDENCE_KINDS = ("bom", "coverage", "findings", "lock", "policy", "provenance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Document):
+    """A piece of evidence: an ordinary blob of the bundle."""
+
+    kind: Annotated[str, Choice(EVIDENCE_KINDS)]
+    sha256: Sha256
+    blake3: Blake3
+    size: FileSize
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Identity and size of one payload blob, whatever refers to it."""
+
+    sha256: str
+    blake3: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Document):
+    """Everything that an approval covers. `lock` is the lock's SHA-256."""
+
+    schema: Annotated[str, Choice(("sealift.manifest/1",))] = "sealift.manifest/1"
+    name: Name
+    version: Version
+    summary: Line
+    release: Release
+    created: Seconds
+    not_after: Seconds
+    audience: tuple[Name, ...]
+    handling: Line
+    target: Target
+    artifacts: tuple[Artifact, ...]
+    evidence: tuple[Evidence, ...]
+    serve: Serve | None = None
+    waivers: tuple[Waiver, ...] = ()
+
+    def validate(self) -> None:
+        check_serve(self.serve, self.artifacts)
+        kinds = [e.kind for e in self.evidence]
+        if kinds != sorted(set(kinds)):
+            raise FormatError(
+                "format.value", "evidence", "the evidence is not sorted, each kind once"
+            )
+        if self.not_after <= self.created:
+            raise FormatError("format.value", "not-after", "it ends before it begins")
+        self._check_one_size_each()
+
+    def _check_one_size_each(self) -> None:
+        seen: dict[str, Blob] = {}
+        for blob in self._all_blobs():
+            if seen.setdefault(blob.sha256, blob) != blob:
+                raise FormatError(
+                    "format.value", "artifacts", f"{blob.sha256[:12]} has two sizes or BLAKE3s"
+                )
+
+    def _all_blobs(self) -> Iterator[Blob]:
+        for e in self.evidence:
+            yield Blob(e.sha256, e.blake3, e.size)
+        for artifact in self.artifacts:
+            for f in artifact.files:
+                yield Blob(f.sha256, f.blake3, f.size)
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """Every payload blob once, evidence first, then artifacts in order: the carrier's order."""
+        return tuple(dict.fromkeys(self._all_blobs()))
+
+    def evidence_of(self, kind: str) -> Evidence:
+        """The evidence of that kind; FormatError when the manifest has none."""
+        for e in self.evidence:
+            if e.kind == kind:
+                return e
+        raise FormatError("format.value", "evidence", f"the manifest names no '{kind}' evidence")
+
+    def model_to_serve(self) -> Model:
+        """The model that the serving plan means."""
+        model = pick(self.artifacts, "model", self.serve.model if self.serve else None)
+        assert isinstance(model, Model)  # noqa: S101 - pick() selects by kind
+        return model
+
+    def wheels_to_serve(self) -> Wheels:
+        """The wheels that the serving plan means."""
+        wheels = pick(self.artifacts, "wheels", self.serve.wheels if self.serve else None)
+        assert isinstance(wheels, Wheels)  # noqa: S101 - pick() selects by kind
+        return wheels
+
+    @property
+    def target_path(self) -> str:
+        """Where it stands in TUF targets metadata and under `trust/targets/`."""
+        return f"{self.name}/{self.version}.manifest.json"

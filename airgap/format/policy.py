@@ -1,0 +1,39 @@
+"""The policy document: the receiver's rules. `airgap.policy` judges by it on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from airgap.format.artifacts import ModelFormat
+from airgap.format.codec import Choice, Document, Range
+from airgap.format.types import Line, Name, Severity, Sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy(Document):
+    """The defaults are the built-in strict policy, which holds where none is installed.
+
+    `fail_severity`: findings of this severity or worse refuse, unless waived.
+    `publishers`, `licences`: None does not restrict; a list admits only what it names.
+    `max_trust_age_days`: after the officers last signed targets. `grace_days` lets the builder's
+    timestamp and snapshot be that many days late; officers' dates never have grace.
+    `pth_files`: SHA-256 of `.pth` files that wheels may install.
+    """
+
+    schema: Annotated[str, Choice(("sealift.policy/1",))] = "sealift.policy/1"
+    name: Name = "strict"
+    site: Name | None = None
+    min_approvals: Annotated[int, Range(1, 50)] = 2
+    max_trust_age_days: Annotated[int, Range(1, 3650)] = 180
+    grace_days: Annotated[int, Range(0, 90)] = 0
+    formats: tuple[ModelFormat, ...] = ("safetensors", "gguf")
+    publishers: tuple[Line, ...] | None = None
+    licences: tuple[Line, ...] | None = None
+    fail_severity: Severity = "medium"
+    max_waivers: Annotated[int, Range(0, 1000)] = 0
+    pth_files: tuple[Sha256, ...] = ()
+    allow_downgrade: bool = False
+
+
+STRICT = Policy()

@@ -1,0 +1,99 @@
+"""The request: what is wanted. People write it as TOML in `manifests/NAME.toml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from airgap.errors import FormatError
+from airgap.format.codec import Document, Range, Text
+from airgap.format.types import Line, Name, Release, Serve, Target, Version, Waiver
+
+Glob = Annotated[str, Text(r"[^\x00-\x1f\\]+", 200, "a pattern such as *.safetensors")]
+Requirement = Annotated[str, Text(r"[^\x00-\x1f]+", 300, "a requirement such as vllm==0.32.0")]
+Place = Annotated[str, Text(r"[^\x00-\x1f]+", 1024, "a path or URL")]
+Day = Annotated[str, Text(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", 10, "a day such as 2026-11-01")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest(Document):
+    """A model: `path` is a local folder or GGUF file, `repo` a Hugging Face repository.
+
+    A relative `path` is taken from the request's own folder. `label` is how the source is called
+    in the lock; a path of this machine is never written there.
+    """
+
+    name: Name = "model"
+    path: Place | None = None
+    repo: Annotated[str, Text(r"[\w.-]+/[\w.-]+", 200, "an owner/name repository")] | None = None
+    revision: Annotated[str, Text(r"[\w./-]+", 200, "a branch, tag or commit")] = "main"
+    label: Line | None = None
+    include: tuple[Glob, ...] = ()
+    exclude: tuple[Glob, ...] = ()
+    publisher: Line | None = None
+    licence: Line | None = None
+
+    def validate(self) -> None:
+        if (self.path is None) == (self.repo is None):
+            raise FormatError("format.value", "", "give exactly one of 'path' and 'repo'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelsRequest(Document):
+    """Wheels that `uv` resolves for the target. Further indexes and find-links come after pip's."""
+
+    name: Name = "wheels"
+    requirements: tuple[Requirement, ...]
+    constraints: tuple[Requirement, ...] = ()
+    overrides: tuple[Requirement, ...] = ()
+    index: tuple[Place, ...] = ()
+    find_links: tuple[Place, ...] = ()
+    newest: Day | None = None
+
+    def validate(self) -> None:
+        if not self.requirements:
+            raise FormatError("format.value", "requirements", "name at least one requirement")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest(Document):
+    """A container image by reference, for one platform."""
+
+    name: Name = "image"
+    reference: Place
+    platform: Annotated[str, Text(r"linux/[a-z0-9]+(/v[0-9])?", 32, "such as linux/amd64")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Document):
+    """The whole request; the lock keeps its SHA-256.
+
+    `release` orders versions of one NAME; left out, it is one more than the newest approved one.
+    `valid-days`: how long the manifest may be installed after it was locked.
+    """
+
+    name: Name
+    version: Version
+    summary: Line = ""
+    release: Release | None = None
+    valid_days: Annotated[int, Range(1, 3650)] = 180
+    audience: tuple[Name, ...] = ()
+    handling: Line = ""
+    target: Target
+    model: tuple[ModelRequest, ...] = ()
+    wheels: tuple[WheelsRequest, ...] = ()
+    image: tuple[ImageRequest, ...] = ()
+    serve: Serve | None = None
+    waive: tuple[Waiver, ...] = ()
+
+    def validate(self) -> None:
+        names = [m.name for m in self.model]
+        names += [w.name for w in self.wheels]
+        names += [i.name for i in self.image]
+        if not names:
+            raise FormatError("format.value", "", "it asks for nothing: add a [[model]]")
+        for name in names:
+            if names.count(name) > 1:
+                raise FormatError(
+                    "format.value", "name", f"two artifacts are called '{name}': name one of them"
+                )

@@ -1,0 +1,184 @@
+"""The durable write: the only way anything is written on either side.
+
+A file has its final name only after its bytes were checked and fsynced, and the name itself is
+fsynced through its folder. A failed write leaves the temporary's name behind at most, which
+`sweep` removes; it never leaves a half-written final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from airgap.errors import DiskError, HostError, SealiftError
+
+TEMP_PREFIX = ".tmp-"
+
+
+def wrap_os_error(e: OSError, what: str) -> SealiftError:
+    """Name the cause of an OSError at the seam where it enters."""
+    why = f"{e.strerror or e} ({errno.errorcode.get(e.errno or 0, '?')})"
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        do = "free space on that file system and run the same command again: it resumes"
+        return DiskError("disk.full", what, why=why, do=do)
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        do = "run as a user who may write there, or name another place"
+        return HostError("host.permission", what, why=why, do=do)
+    do = "check the medium and the kernel log, then run the same command again"
+    return DiskError("disk.error", what, why=why, do=do)
+
+
+@contextlib.contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn every OSError inside into a DiskError or HostError that says `what` failed."""
+    try:
+        yield
+    except OSError as e:
+        raise wrap_os_error(e, what) from e
+
+
+def temp_name(folder: Path) -> Path:
+    """A name in `folder` that nobody uses; same file system, so rename is atomic."""
+    return folder / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
+
+
+def make_dirs(folder: Path, mode: int = 0o755) -> None:
+    """mkdir -p, each new entry fsynced in its parent."""
+    with disk_errors(f"creating {folder}"):
+        _make_dirs(folder, mode)
+
+
+def _make_dirs(folder: Path, mode: int) -> None:
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_dirs(folder.parent, mode)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, mode)
+    fsync_dir(folder.parent)
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace `path` by `data`: durable when it returns, untouched if it raises."""
+    with disk_errors(f"writing {path}"):
+        _make_dirs(path.parent, 0o755)
+        temp = temp_name(path.parent)
+        try:
+            _write_new(temp, data, mode)
+            os.rename(temp, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temp)
+            raise
+        fsync_dir(path.parent)
+
+
+def create(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """As `write`, but an existing file is an error (`FileExistsError`), never replaced."""
+    with disk_errors(f"writing {path}"):
+        _make_dirs(path.parent, 0o755)
+        temp = temp_name(path.parent)
+        try:
+            _write_new(temp, data, mode)
+            os.link(temp, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temp)
+        fsync_dir(path.parent)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        write_all(fd, memoryview(data))
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write every byte: os.write may write fewer."""
+    done = 0
+    while done < len(data):
+        done += os.write(fd, data[done:])
+
+
+def symlink(target: str, path: Path) -> None:
+    """Point the link `path` at `target`, atomically and durably: the old one or the new one."""
+    with disk_errors(f"linking {path}"):
+        _make_dirs(path.parent, 0o755)
+        temp = temp_name(path.parent)
+        os.symlink(target, temp)
+        try:
+            os.rename(temp, path)
+        except OSError:
+            os.unlink(temp)
+            raise
+        fsync_dir(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporaries that a killed run left in `folder`. Call it under the lock."""
+    if not folder.is_dir():
+        return
+    with disk_errors(f"cleaning {folder}"):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(TEMP_PREFIX):
+                os.unlink(entry.path)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of ours and all below it, never following a link."""
+    if not os.path.lexists(folder):
+        return
+    with disk_errors(f"removing {folder}"):
+        _remove_tree(folder)
+        fsync_dir(folder.parent)
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        os.unlink(path)
+        return
+    for entry in list(os.scandir(path)):
+        _remove_tree(Path(entry.path))
+    os.rmdir(path)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file `path`; a second holder gets HostError `host.busy` at once.
+
+    The lock is the kernel's (flock): it ends with the process, however that ends.
+    """
+    make_dirs(path.parent)
+    with disk_errors(f"locking {path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise HostError(
+                "host.busy",
+                f"{doing} cannot start",
+                why=f"another command holds {path}",
+                do="wait until it has ended, then run this again",
+            ) from e
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""What only the isolated host does: fit, stage, start, smoke-test, switch."""

@@ -1,0 +1,59 @@
+"""Every bound in one place: a name, a unit, a reason."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# A manifest lists every file; 100,000 files of about 300 bytes each fit.
+MAX_DOCUMENT_BYTES = 32 * MIB
+# The deepest document of ours has 7 levels; TUF metadata has 6.
+MAX_JSON_DEPTH = 32
+# RFC 8259 section 6: integers in this range are exact in every implementation.
+MAX_JSON_INT = 2**53 - 1
+# Longest decimal form of MAX_JSON_INT with a sign; bounds the work of int().
+MAX_JSON_INT_DIGITS = 17
+# A path inside a bundle, in bytes of UTF-8. ext4 and xfs allow 255 bytes a component.
+MAX_PATH_BYTES = 1024
+MAX_PATH_COMPONENT_BYTES = 255
+MAX_PATH_DEPTH = 32
+# A line of text for people (summary, reason, label), in characters.
+MAX_LINE_CHARS = 300
+# A prompt, an officer's comment, a finding's message, in characters.
+MAX_TEXT_CHARS = 8000
+# Files that one bundle may name; the lstat walk stops here.
+MAX_FILES = 200_000
+# A file may not be larger than this, in bytes: 16 TiB is ext4's own limit with 4 KiB blocks.
+MAX_FILE_BYTES = 16 * 1024 * GIB
+
+# The quarantine of a bundle's trust/ folder, held in memory: root chain, targets, statements.
+MAX_TRUST_FILES = 1500
+MAX_TRUST_FILE_BYTES = MAX_DOCUMENT_BYTES
+MAX_TRUST_TOTAL_BYTES = 96 * MIB
+# TUF root chain: one rotation a week for 20 years.
+MAX_ROOT_ROTATIONS = 1024
+MAX_ROOT_BYTES = 512 * KIB
+MAX_TIMESTAMP_BYTES = 16 * KIB
+MAX_SNAPSHOT_BYTES = 2 * MIB
+MAX_TARGETS_BYTES = 16 * MIB
+# An officer's statement is one DSSE envelope of a few kilobytes.
+MAX_STATEMENT_BYTES = 64 * KIB
+# Rendered report. It lists findings, not files, so it stays small.
+MAX_REPORT_BYTES = 32 * MIB
+
+# Read and hashed at once, in bytes. Large enough that the GIL is released for long stretches.
+COPY_CHUNK_BYTES = 4 * MIB
+# Files in flight while hashing or copying: more does not help two cores, fewer starves eight.
+MAX_COPY_WORKERS = 8
+
+# Sealift's daemon log of one engine before it is turned over, in bytes; two are kept.
+MAX_LOG_BYTES = 16 * MIB
+# An answer of the engine to a check, in bytes.
+MAX_ANSWER_BYTES = 1 * MIB
+# Seconds an engine may take until /health answers 200: 140 GB of weights from a slow disk.
+ENGINE_START_SECONDS = 1800
+# Seconds between SIGTERM and SIGKILL when an engine is stopped.
+ENGINE_STOP_SECONDS = 20
+# Seconds that open connections may take to finish after a switch, before the old engine stops.
+DRAIN_SECONDS = 30

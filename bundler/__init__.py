@@ -1,0 +1,1 @@
+"""The connected side: locks, fetches, scans, signs and packs; the officers' desk."""

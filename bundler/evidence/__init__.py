@@ -1,0 +1,1 @@
+"""Evidence: bill of materials, provenance, the report."""

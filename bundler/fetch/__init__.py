@@ -1,0 +1,1 @@
+"""Getting bytes: local folders and files, wheels."""

@@ -1,0 +1,1 @@
+"""The officers' desk: keys, trust repository, packets, approvals."""

@@ -1,0 +1,1 @@
+"""Writing the bundle and the installer kit."""

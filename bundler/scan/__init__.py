@@ -1,0 +1,1 @@
+"""The gate: what is looked at before anybody is asked to approve."""
