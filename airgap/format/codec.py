@@ -99,11 +99,19 @@ class _Field:
     required: bool
 
 
-@functools.cache
+_FIELDS: dict[type, tuple[_Field, ...]] = {}
+
+
 def _fields(cls: type) -> tuple[_Field, ...]:
+    if cls not in _FIELDS:
+        _FIELDS[cls] = _read_fields(cls)
+    return _FIELDS[cls]
+
+
+def _read_fields(cls: type) -> tuple[_Field, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
     out = []
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for f in dataclasses.fields(cls):
         missing = dataclasses.MISSING
         required = f.default is missing and f.default_factory is missing
         key = f.metadata.get("key", f.name.replace("_", "-"))
