@@ -1,0 +1,115 @@
+"""The one adapter around python-tuf's `Updater` (tuf is pinned; tests/unit/trust/ hold this).
+
+`Updater` runs the TUF 1.0 client workflow (section 5.3 to 5.6) in an empty folder, bootstrapped
+with the newest root that the host remembers, over files that already lie in memory. Its clock is
+set here: it takes wall time when it is made, and has no argument for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadHTTPError,
+    ExpiredMetadataError,
+    LengthOrHashMismatchError,
+    RepositoryError,
+    UnsignedMetadataError,
+)
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from airgap import fsio, limits
+from airgap.errors import TrustError
+
+_BASE = "mem:///"
+
+
+class Refreshed:
+    """Top-level metadata that passed the TUF workflow at one time."""
+
+    def __init__(self, updater: Updater) -> None:
+        trusted = updater._trusted_set
+        self.root: Root = trusted.root
+        self.timestamp: Timestamp = trusted.timestamp
+        self.snapshot: Snapshot = trusted.snapshot
+        self.targets: Targets = trusted.targets
+
+
+class _MemoryFetcher(FetcherInterface):
+    """Answers from the quarantine. What is not there is 404, as TUF's root walk expects."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        data = self._files.get(url[len(_BASE) :])
+        if data is None:
+            raise DownloadHTTPError(f"{url} is not in the bundle", 404)
+        yield data
+
+
+def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int, folder: Path) -> Refreshed:
+    """Run the TUF workflow at the time `reference` (UTC seconds).
+
+    `metadata` maps file names (`2.root.json`, `timestamp.json`) to bytes. `folder` is where
+    python-tuf may keep its working files; they are gone afterwards. Raises TrustError.
+    """
+    config = UpdaterConfig(
+        max_root_rotations=limits.MAX_ROOT_ROTATIONS,
+        root_max_length=limits.MAX_ROOT_BYTES,
+        timestamp_max_length=limits.MAX_TIMESTAMP_BYTES,
+        snapshot_max_length=limits.MAX_SNAPSHOT_BYTES,
+        targets_max_length=limits.MAX_TARGETS_BYTES,
+        prefix_targets_with_hash=False,
+    )
+    fsio.make_dirs(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=fsio.TEMP_PREFIX) as work:
+        try:
+            updater = Updater(
+                metadata_dir=work,
+                metadata_base_url=_BASE,
+                fetcher=_MemoryFetcher(metadata),
+                config=config,
+                bootstrap=root,
+            )
+            updater._trusted_set.reference_time = datetime.datetime.fromtimestamp(
+                reference, datetime.timezone.utc
+            )
+            updater.refresh()
+        except (RepositoryError, DownloadError) as e:
+            raise _translate(e) from e
+        except OSError as e:
+            raise fsio.wrap_os_error(e, "checking the bundle's trust metadata") from e
+        return Refreshed(updater)
+
+
+def _translate(e: Exception) -> TrustError:
+    copy = "copy the bundle again; if it is refused again, ask the builder for a new one"
+    if isinstance(e, ExpiredMetadataError):
+        return TrustError(
+            "trust.expired",
+            "the bundle's trust metadata has expired",
+            why=str(e),
+            do="ask the builder to run `sealift trust refresh` and to pack again; "
+            "if officers' metadata expired, they must sign it again; check the host's clock too",
+        )
+    if isinstance(e, UnsignedMetadataError):
+        return TrustError("trust.signature", "a signature is missing or wrong", why=str(e), do=copy)
+    if isinstance(e, (BadVersionNumberError, LengthOrHashMismatchError)):
+        return TrustError(
+            "trust.mixed",
+            "the bundle's trust metadata does not belong together",
+            why=str(e),
+            do=copy,
+        )
+    if isinstance(e, DownloadError):
+        return TrustError(
+            "trust.incomplete", "the bundle's trust metadata is incomplete", why=str(e), do=copy
+        )
+    return TrustError("trust.metadata", "the trust metadata was refused", why=str(e), do=copy)
