@@ -111,6 +111,26 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         os.close(fd)
 
 
+def append(path: Path, data: bytes, at: int, mode: int = 0o600) -> None:
+    """Write `data` at offset `at` of `path`, dropping what lies beyond: durable when it returns.
+
+    A power cut leaves a prefix of `data` at most; the reader must be able to tell.
+    """
+    with disk_errors(f"appending to {path}"):
+        _make_dirs(path.parent, 0o755)
+        new = not path.exists()
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            os.ftruncate(fd, at)
+            os.lseek(fd, at, os.SEEK_SET)
+            write_all(fd, memoryview(data))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if new:
+            fsync_dir(path.parent)
+
+
 def write_all(fd: int, data: memoryview) -> None:
     """Write every byte: os.write may write fewer."""
     done = 0

@@ -57,3 +57,24 @@ ENGINE_START_SECONDS = 1800
 ENGINE_STOP_SECONDS = 20
 # Seconds that open connections may take to finish after a switch, before the old engine stops.
 DRAIN_SECONDS = 30
+
+# An engine that dies more often than this within RESTART_WINDOW_SECONDS is not started again.
+MAX_RESTARTS = 5
+RESTART_WINDOW_SECONDS = 600
+# Seconds between a crash and the next start; doubles with each crash, up to the maximum.
+RESTART_BACKOFF_SECONDS = 1
+MAX_RESTART_BACKOFF_SECONDS = 60
+# Seconds a daemon of ours may take to hold its lock and to say where it listens: an interpreter's
+# start from a cold disk.
+DAEMON_START_SECONDS = 30
+# Lines of a log that an error quotes, and the bytes they are looked for in.
+LOG_TAIL_LINES = 12
+LOG_TAIL_BYTES = 16 * KIB
+# A ledger entry is a few hundred bytes; ten entries a day for 50 years fit.
+MAX_LEDGER_ENTRY_BYTES = 64 * KIB
+MAX_LEDGER_BYTES = 256 * MIB
+# Unpacked and compiled size of wheels over their packed size: 3.0 measured for binaries, more for
+# pure Python, which is small.
+WHEEL_UNPACK_FACTOR = 4
+# Room for logs, receipts and the engine's own scratch files, in bytes.
+HOST_RESERVE_BYTES = 128 * MIB

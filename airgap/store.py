@@ -152,6 +152,8 @@ class Incoming:
         for chunk in read_chunks(fd):
             self.write(chunk)
             on_bytes(len(chunk))
+            if self._size > size:
+                raise wrong_size("the file", self._size, size)
 
     def commit(
         self,

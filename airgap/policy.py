@@ -1,0 +1,123 @@
+"""The judgement: a manifest and its evidence under the receiver's policy. Used on both sides.
+
+Everything that refuses is said at once, not one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import PolicyError
+from airgap.format.artifacts import Model
+from airgap.format.evidence import Coverage, Finding, Findings
+from airgap.format.manifest import Manifest
+from airgap.format.policy import STRICT, Policy
+from airgap.format.types import SEVERITIES
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason to refuse: a stable id and a sentence."""
+
+    id: str
+    text: str
+
+
+def load(path: Path) -> Policy:
+    """The policy installed at `path`; the built-in strict one where there is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return STRICT
+    except OSError as e:
+        raise fsio.wrap_os_error(e, f"reading {path}") from e
+    return Policy.from_bytes(data)
+
+
+def judge_manifest(policy: Policy, manifest: Manifest) -> tuple[Problem, ...]:
+    """What the manifest itself says, before any payload is read."""
+    out: list[Problem] = []
+    if manifest.audience and policy.site not in manifest.audience:
+        here = policy.site or "a host whose policy names no site"
+        out.append(
+            Problem("policy.audience", f"it is for {', '.join(manifest.audience)}, this is {here}")
+        )
+    if len(manifest.waivers) > policy.max_waivers:
+        out.append(
+            Problem(
+                "policy.waivers",
+                f"it waives {len(manifest.waivers)} findings, {policy.max_waivers} are allowed",
+            )
+        )
+    for artifact in manifest.artifacts:
+        if isinstance(artifact, Model):
+            out += _judge_model(policy, artifact)
+    return tuple(out)
+
+
+def _judge_model(policy: Policy, model: Model) -> list[Problem]:
+    out = []
+    if model.format not in policy.formats:
+        out.append(Problem("policy.format", f"model {model.name} is {model.format}"))
+    if policy.publishers is not None and model.publisher not in policy.publishers:
+        who = model.publisher or "of an unknown publisher"
+        out.append(Problem("policy.publisher", f"model {model.name} is {who}"))
+    if policy.licences is not None and model.licence not in policy.licences:
+        what = model.licence or "without a licence"
+        out.append(Problem("policy.licence", f"model {model.name} is {what}"))
+    return out
+
+
+def judge_evidence(
+    policy: Policy, manifest: Manifest, findings: Findings, coverage: Coverage, now: int
+) -> tuple[Problem, ...]:
+    """Findings at or above the policy's severity that nothing waives, and files nobody scanned.
+
+    The ledger must name exactly the manifest's files: a file that it leaves out was not scanned.
+    """
+    out = []
+    for f in findings.findings:
+        if _severe(policy, f) and not _excused(policy, manifest, f, now):
+            text = f"{f.severity} {f.id} in {f.artifact}/{f.path}: {f.message}"
+            out.append(Problem("policy.finding", text))
+    scanned = {(c.artifact, c.path, c.sha256): c for c in coverage.files}
+    for artifact in manifest.artifacts:
+        for entry in artifact.files:
+            line = scanned.get((artifact.name, entry.path, entry.sha256))
+            if line is None or line.verdict != "covered":
+                why = line.reason if line else "it does not stand in the ledger"
+                text = f"{artifact.name}/{entry.path} was not scanned: {why}"
+                out.append(Problem("policy.not-scanned", text))
+    return tuple(out)
+
+
+def _severe(policy: Policy, finding: Finding) -> bool:
+    return SEVERITIES.index(finding.severity) >= SEVERITIES.index(policy.fail_severity)
+
+
+def _excused(policy: Policy, manifest: Manifest, finding: Finding, now: int) -> bool:
+    if finding.id == "wheel.pth" and finding.details:
+        return set(finding.details) <= set(policy.pth_files)
+    return any(
+        w.finding == finding.id and w.sha256 == finding.sha256 and now < w.until
+        for w in manifest.waivers
+    )
+
+
+def refuse(policy: Policy, manifest: Manifest, problems: tuple[Problem, ...]) -> None:
+    """Raise one PolicyError that says every problem; return when there is none."""
+    if not problems:
+        return
+    shown = [f"{p.id}: {p.text}" for p in problems[:20]]
+    if len(problems) > 20:
+        shown.append(f"and {len(problems) - 20} more")
+    raise PolicyError(
+        problems[0].id,
+        f"policy '{policy.name}' refuses {manifest.name} {manifest.version}, "
+        f"{len(problems)} {'reason' if len(problems) == 1 else 'reasons'}",
+        why="\n         ".join(shown),
+        do="ask for a bundle without them; a waiver needs officers' approval and a policy that "
+        "allows waivers",
+    )
