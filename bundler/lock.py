@@ -1,0 +1,182 @@
+"""Request -> lock: every choice made, every file pinned by SHA-256 and size.
+
+A local source is hashed here, and taken into the store in the same pass. What an index or a Hub
+serves is pinned by what it says and fetched later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import FormatError, SourceError, UsageError
+from airgap.events import Line, Sink, silent
+from airgap.format.artifacts import LockedModel
+from airgap.format.lock import Lock, LockedArtifact
+from airgap.format.request import Request
+from bundler.fetch.download import Item, fetch
+from bundler.fetch.local import lock_model
+from bundler.fetch.wheels import check_requirements, lock_wheels
+from bundler.workspace import Workspace
+
+DAY_SECONDS = 86_400
+# What each engine can serve; the host's engines say the same of themselves.
+ENGINE_FORMATS = {"llama.cpp": ("gguf",), "vllm": ("safetensors", "gguf")}
+
+
+def make_lock(
+    request: Request,
+    *,
+    base: Path,
+    workspace: Workspace,
+    now: int,
+    release: int = 1,
+    sink: Sink = silent,
+) -> Lock:
+    """Lock `request` and write it to its build's `lock.json`.
+
+    `base` is the request's folder (relative paths start there), `now` is `created` in UTC seconds,
+    `release` counts where the request does not say. Raises UsageError (`request.*`), SourceError
+    (`source.*`), IntegrityError, DiskError; a failed lock leaves an older `lock.json` as it was.
+    """
+    check(request)
+    artifacts = _artifacts(request, base, workspace, sink)
+    _check_engine(request, artifacts)
+    lock = Lock(
+        request=hashlib.sha256(request.to_bytes()).hexdigest(),
+        name=request.name,
+        version=request.version,
+        summary=request.summary,
+        release=release if request.release is None else request.release,
+        created=now,
+        not_after=now + request.valid_days * DAY_SECONDS,
+        audience=request.audience,
+        handling=request.handling,
+        target=request.target,
+        artifacts=tuple(sorted(artifacts, key=lambda a: a.name)),
+        serve=request.serve,
+        waivers=request.waive,
+    )
+    fsio.write(workspace.build(request.name, request.version).lock, lock.to_bytes())
+    return lock
+
+
+def fetch_locked(lock: Lock, workspace: Workspace, sink: Sink = silent) -> None:
+    """Bring everything the lock names into the store; what is there already is left alone.
+
+    Raises SourceError (`source.*`), IntegrityError, DiskError.
+    """
+    store = workspace.store
+    items = []
+    for artifact in lock.artifacts:
+        for f in artifact.files:
+            if f.url is not None:
+                items.append(Item(f.url, f.sha256, f.size, f.path.name))
+            elif not store.has(f.sha256, f.size):
+                raise _gone(f.path.name, f.label)
+    fetch(items, store, sink)
+
+
+def check(request: Request) -> None:
+    """What can be said before anything is read: sources of this version, a plan that fits."""
+    for model in request.model:
+        if model.repo is not None:
+            raise _not_yet(f"the repository {model.repo}", "a local folder or GGUF file by 'path'")
+    for image in request.image:
+        raise _not_yet(f"the image {image.reference}", "wheels that run in a venv, by [[wheels]]")
+    _check_plan(request)
+    for wheels in request.wheels:
+        check_requirements(wheels)
+
+
+def _check_plan(request: Request) -> None:
+    """The serving plan names artifacts that the request has."""
+    serve = request.serve
+    if serve is None:
+        return
+    _check_named("model", serve.model, [m.name for m in request.model])
+    if serve.runtime == "image":
+        raise _not_yet('serve.runtime = "image"', 'runtime = "venv"')
+    _check_named("wheels", serve.wheels, [w.name for w in request.wheels])
+
+
+def _check_named(kind: str, name: str | None, names: list[str]) -> None:
+    if len([n for n in names if name in (None, n)]) == 1:
+        return
+    if name is not None:
+        why = f"serve.{kind} = '{name}', and the request has {', '.join(names) or 'none'}"
+    else:
+        why = f"the request has {len(names)} [[{kind}]], so serve.{kind} must name one"
+    if not names:
+        why = f"the request has no [[{kind}]]"
+    raise UsageError(
+        "request.invalid",
+        "the serving plan does not fit the request",
+        why=why,
+        do=f"add a [[{kind}]] table, or name the right one in [serve]",
+    )
+
+
+def _artifacts(
+    request: Request, base: Path, workspace: Workspace, sink: Sink
+) -> list[LockedArtifact]:
+    """Wheels first: an index that is down should show before large weights are read."""
+    artifacts: list[LockedArtifact] = []
+    try:
+        for wheels in request.wheels:
+            artifacts.append(lock_wheels(wheels, request.target, base, workspace, sink))
+        for model in request.model:
+            locked = lock_model(model, base, workspace.store, sink)
+            size = sum(f.size for f in locked.files)
+            sink(Line("model", f"{locked.source}: {len(locked.files)} files, {size:,} bytes"))
+            artifacts.append(locked)
+    except FormatError as e:
+        raise _unfit(e) from e
+    return artifacts
+
+
+def _check_engine(request: Request, artifacts: list[LockedArtifact]) -> None:
+    serve = request.serve
+    if serve is None:
+        return
+    for artifact in artifacts:
+        wanted = isinstance(artifact, LockedModel) and serve.model in (None, artifact.name)
+        if not wanted or not isinstance(artifact, LockedModel):
+            continue
+        if artifact.format not in ENGINE_FORMATS[serve.engine]:
+            raise UsageError(
+                "request.engine",
+                f"{serve.engine} cannot serve the model '{artifact.name}'",
+                why=f"its weights are {artifact.format}",
+                do="choose another engine, or a model in another format: "
+                f"{', '.join(ENGINE_FORMATS[serve.engine])}",
+            )
+
+
+def _unfit(e: FormatError) -> SourceError:
+    """A source whose names cannot travel (two that differ only in case, for example)."""
+    return SourceError(
+        "source.unfit",
+        "the source cannot be locked as it is",
+        why=f"{e.where}: {e.why}" if e.where else e.why,
+        do="rename or exclude those files, then lock again",
+    )
+
+
+def _not_yet(what: str, instead: str) -> SourceError:
+    return SourceError(
+        "source.not-yet",
+        f"{what} cannot be fetched by this version",
+        why="Hugging Face repositories and container images come with a later version",
+        do=f"use {instead}",
+    )
+
+
+def _gone(name: str, label: str) -> SourceError:
+    return SourceError(
+        "source.gone",
+        f"{name} is not in the store",
+        why=f"it was taken from a local source ({label}) when it was locked, not from a URL",
+        do="run `sealift lock` again where that source is",
+    )

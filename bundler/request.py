@@ -1,0 +1,35 @@
+"""Reading `manifests/NAME.toml`: the request as people write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airgap.format.request import Request
+from bundler import toml_document
+
+
+def read(path: Path) -> Request:
+    """The request in the TOML file `path`.
+
+    Raises UsageError `request.invalid` with file, line and key, or `request.unreadable`.
+    """
+    return toml_document.read(path, Request, "request", _dates)
+
+
+def _dates(data: dict[str, Any]) -> dict[str, Any]:
+    """TOML's own dates where a request may have one: `wheels.newest` and `waive.until`."""
+    out = dict(data)
+    _replace(out, "wheels", "newest", toml_document.day)
+    _replace(out, "waive", "until", toml_document.last_second)
+    return out
+
+
+def _replace(data: dict[str, Any], table: str, key: str, change: Any) -> None:
+    rows = data.get(table)
+    if not isinstance(rows, list):
+        return
+    data[table] = [
+        {**row, key: change(row[key])} if isinstance(row, dict) and key in row else row
+        for row in rows
+    ]
