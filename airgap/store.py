@@ -107,6 +107,10 @@ class Store:
                 os.link(source, self.blob_path(sha256), follow_symlinks=False)
             fsio.fsync_dir(self.blobs)
 
+    def discard_incoming(self) -> None:
+        """Remove the folder of unfinished blobs (a bundle may not hold it)."""
+        fsio.remove_tree(self._incoming)
+
     def sync_names(self) -> None:
         """Make the names of all blobs durable."""
         with fsio.disk_errors(f"writing {self.blobs}"):
