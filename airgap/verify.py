@@ -55,12 +55,12 @@ class Payload:
 
 
 def read_trust(
-    bundle: Path, state: Remembered, policy: Policy, clock: int, folder: Path
+    bundle: Path, state: Remembered, policy: Policy, clock: int
 ) -> tuple[Quarantine, Decision]:
     """Steps 2 to 6: quarantine the trust folder and decide. Raises nothing about trust itself:
     the decision carries what was learned and the outcome."""
     found = carrier.quarantine(bundle)
-    return found, decide(state, found.files, clock, policy, folder)
+    return found, decide(state, found.files, clock, policy)
 
 
 def check_policy(policy: Policy, manifest: Manifest) -> None:

@@ -1,2 +1,2 @@
 """Our rules around TUF (docs/bundle-format.md section 5): what the officers signed, and only that,
-decides. Pure but for `state` (one file) and `refresh` (python-tuf wants a folder)."""
+decides. Pure but for `state` (one file)."""

@@ -1,6 +1,6 @@
 """The decision: is exactly this manifest approved, here and now?
 
-Pure but for python-tuf's working folder: bytes in, `Approved` or a TrustError out, and beside
+Pure: bytes in, `Approved` or a TrustError out, and beside
 either of them what was learned. The numbers follow docs/bundle-format.md section 6.
 """
 
@@ -10,7 +10,6 @@ import datetime
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Root, Targets
@@ -70,9 +69,7 @@ class Decision:
         return self.outcome
 
 
-def decide(
-    state: Remembered, files: TrustFiles, clock: int, policy: Policy, folder: Path
-) -> Decision:
+def decide(state: Remembered, files: TrustFiles, clock: int, policy: Policy) -> Decision:
     """Judge a quarantined trust folder by what is remembered, the clock and the host's policy.
 
     `clock` is the host's UTC time in seconds; the time used is never before the clock floor.
@@ -85,7 +82,7 @@ def decide(
         return Decision(state, refused)
     now = max(clock, state.clock_floor)
     try:
-        return Decision(state, _judge(before, state, files, now, policy, folder))
+        return Decision(state, _judge(before, state, files, now, policy))
     except SealiftError as e:
         return Decision(state, e)
 
@@ -96,11 +93,10 @@ def _judge(
     files: TrustFiles,
     now: int,
     policy: Policy,
-    folder: Path,
 ) -> Approved:
     # Grace covers the builder's timestamp and snapshot only: the officers' two are checked below
     # against the real time.
-    found = refresh(before.root, files.metadata, now - policy.grace_days * DAY, folder)
+    found = refresh(before.root, files.metadata, now - policy.grace_days * DAY)
     root = root_of(state)
     if found.root.version != root.version:
         raise _mixed(f"the TUF client reached root {found.root.version}, we {root.version}")

@@ -1,16 +1,15 @@
 """The one adapter around python-tuf's `Updater` (tuf is pinned; tests/unit/trust/ hold this).
 
-`Updater` runs the TUF 1.0 client workflow (section 5.3 to 5.6) in an empty folder, bootstrapped
-with the newest root that the host remembers, over files that already lie in memory. Its clock is
-set here: it takes wall time when it is made, and has no argument for it.
+`Updater` runs the TUF 1.0 client workflow (section 5.3 to 5.6), bootstrapped with the newest root
+that the host remembers, over files that already lie in memory. It has no cache of its own here:
+each check starts from nothing, and writes nothing (docs/decisions/0003-updater-in-memory.md).
+Its clock is set here: it takes wall time when it is made, and has no argument for it.
 """
 
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from tuf.api.exceptions import (
     BadVersionNumberError,
@@ -24,10 +23,12 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from airgap import fsio, limits
+from airgap import limits
 from airgap.errors import TrustError
 
 _BASE = "mem:///"
+# Nothing can ever lie below a device: every look into python-tuf's cache fails.
+_NO_FOLDER = "/dev/null"
 
 
 class Refreshed:
@@ -57,8 +58,8 @@ class _MemoryFetcher(FetcherInterface):
 def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int, folder: Path) -> Refreshed:
     """Run the TUF workflow at the time `reference` (UTC seconds).
 
-    `metadata` maps file names (`2.root.json`, `timestamp.json`) to bytes. `folder` is where
-    python-tuf may keep its working files; they are gone afterwards. Raises TrustError.
+    `metadata` maps file names (`2.root.json`, `timestamp.json`) to bytes.
+    Raises TrustError.
     """
     config = UpdaterConfig(
         max_root_rotations=limits.MAX_ROOT_ROTATIONS,
@@ -68,25 +69,21 @@ def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int, folder: 
         targets_max_length=limits.MAX_TARGETS_BYTES,
         prefix_targets_with_hash=False,
     )
-    fsio.make_dirs(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=fsio.TEMP_PREFIX) as work:
-        try:
-            updater = Updater(
-                metadata_dir=work,
-                metadata_base_url=_BASE,
-                fetcher=_MemoryFetcher(metadata),
-                config=config,
-                bootstrap=root,
-            )
-            updater._trusted_set.reference_time = datetime.datetime.fromtimestamp(
-                reference, datetime.timezone.utc
-            )
-            updater.refresh()
-        except (RepositoryError, DownloadError) as e:
-            raise _translate(e) from e
-        except OSError as e:
-            raise fsio.wrap_os_error(e, "checking the bundle's trust metadata") from e
-        return Refreshed(updater)
+    try:
+        updater = _CachelessUpdater(
+            metadata_dir=_NO_FOLDER,
+            metadata_base_url=_BASE,
+            fetcher=_MemoryFetcher(metadata),
+            config=config,
+            bootstrap=root,
+        )
+        updater._trusted_set.reference_time = datetime.datetime.fromtimestamp(
+            reference, datetime.timezone.utc
+        )
+        updater.refresh()
+    except (RepositoryError, DownloadError) as e:
+        raise _translate(e) from e
+    return Refreshed(updater)
 
 
 def _translate(e: Exception) -> TrustError:

@@ -54,7 +54,7 @@ class PacketFile(Document):
         roles = [s.role for s in self.staged]
         if roles not in (["targets"], ["root", "targets"]):
             raise FormatError(
-                "format.value", "staged", "it must stage targets, or root and targets"
+                "format.value", "staged", "it stages targets, or root and targets"
             )
 
 

@@ -56,7 +56,7 @@ def prepare(repository: TrustRepository, manifest_sha256: str, clock: int, scrat
     metadata = published.files()
     path = Manifest.from_bytes(manifest).target_path
     files = TrustFiles(metadata, tuple(statements.values()), path, manifest)
-    approved = decide(_reader(published), files, clock, STRICT, scratch).approved()
+    approved = decide(_reader(published), files, clock, STRICT).approved()
     trust = {
         **{f"{layout.METADATA}/{n}": d for n, d in metadata.items()},
         **{f"{layout.STATEMENTS}/{n}": d for n, d in statements.items()},

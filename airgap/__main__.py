@@ -1,0 +1,5 @@
+"""`python -m airgap`."""
+
+from airgap.cli import main
+
+main()
