@@ -55,7 +55,20 @@ class _MemoryFetcher(FetcherInterface):
         yield data
 
 
-def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int, folder: Path) -> Refreshed:
+class _CachelessUpdater(Updater):
+    """python-tuf's client without its cache on disk."""
+
+    def _persist_file(self, filename: str, data: bytes) -> None:
+        """Keep nothing."""
+
+    def _persist_root(self, version: int, data: bytes) -> None:
+        """Keep nothing."""
+
+    def _update_root_symlink(self) -> None:
+        """There is no cache to point at."""
+
+
+def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int) -> Refreshed:
     """Run the TUF workflow at the time `reference` (UTC seconds).
 
     `metadata` maps file names (`2.root.json`, `timestamp.json`) to bytes.

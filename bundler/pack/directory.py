@@ -39,7 +39,7 @@ class Ready:
     generated: Mapping[str, bytes]
 
 
-def prepare(repository: TrustRepository, manifest_sha256: str, clock: int, scratch: Path) -> Ready:
+def prepare(repository: TrustRepository, manifest_sha256: str, clock: int) -> Ready:
     """Judge the published trust by the reader's own code, so that what a host would refuse is
     never packed. Raises TrustError below the threshold, when expired, or when revoked."""
     published = repository.published()
