@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from pathlib import Path
 
 import click
 
 from airgap import __version__
-from airgap.errors import SealiftError
+from airgap.commands import Entry, LazyGroup, run
 
 DEFAULT_ROOT = Path("/var/lib/airgap")
 
-# name -> (module, one line). The line stands here so that `--help` imports no command.
+_LIFE = "airgap.cli.life"
 _COMMANDS = {
-    "trust": ("airgap.cli.trust", "Whom this host trusts: add, show."),
-    "policy": ("airgap.cli.policy", "The host's own rules: install, show."),
-    "verify": ("airgap.cli.verify", "Check a bundle completely; write nothing."),
-    "install": ("airgap.cli.install", "Check a bundle, take it in, and serve it."),
-    "status": ("airgap.cli.life", "What is installed and what serves."),
-    "start": ("airgap.cli.life", "Start serving what is installed."),
-    "stop": ("airgap.cli.life", "Stop serving."),
-    "rollback": ("airgap.cli.life", "Serve the version that served before."),
-    "run": ("airgap.cli.life", "Serve in the foreground until Ctrl-C."),
-    "receipt": ("airgap.cli.life", "Print the newest receipt, to carry out."),
-    "supervise": ("airgap.cli.life", ""),
-    "front": ("airgap.cli.life", ""),
+    "trust": Entry("airgap.cli.trust", "Whom this host trusts: add, show."),
+    "policy": Entry("airgap.cli.policy", "The host's own rules: install, show."),
+    "verify": Entry("airgap.cli.verify", "Check a bundle completely; write nothing."),
+    "install": Entry("airgap.cli.install", "Check a bundle, take it in, and serve it."),
+    "status": Entry(_LIFE, "What is installed and what serves."),
+    "start": Entry(_LIFE, "Start serving what is installed."),
+    "stop": Entry(_LIFE, "Stop serving."),
+    "rollback": Entry(_LIFE, "Serve the version that served before."),
+    "run": Entry(_LIFE, "Serve in the foreground until Ctrl-C."),
+    "receipt": Entry(_LIFE, "Print the newest receipt, to carry out."),
+    "supervise": Entry("airgap.cli.daemons"),
+    "front": Entry("airgap.cli.daemons"),
 }
-_HIDDEN = {"supervise", "front"}
 
 _EPILOG = """\b
 Example, on a host that sees this bundle for the first time:
@@ -40,25 +37,6 @@ Example, on a host that sees this bundle for the first time:
 \b
 Exit codes: 0 ok, 2 usage, 3 integrity, 4 trust, 5 policy, 6 source,
 7 host not fit, 8 disk, 9 serving failed and rolled back, 130 interrupted."""
-
-
-class _Lazy(click.Group):
-    """Knows its commands by name and line; imports a command only to run it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return [n for n in _COMMANDS if n not in _HIDDEN]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(_COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(n, _COMMANDS[n][1]) for n in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
 
 
 class Settings:
@@ -72,7 +50,12 @@ class Settings:
         self.sink = choose_sink(as_json=as_json, quiet=quiet)
 
 
-@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    entries=_COMMANDS,
+    epilog=_EPILOG,
+    context_settings={"max_content_width": 100},
+)
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
@@ -92,30 +75,5 @@ def cli(ctx: click.Context, root: Path, as_json: bool, quiet: bool) -> None:
 
 
 def main() -> None:
-    """Entry point; the only place that turns errors into exit codes."""
-    as_json = "--json" in sys.argv[1:]
-    try:
-        code = cli.main(standalone_mode=False, prog_name="airgap")
-    except SealiftError as e:
-        from airgap.render import report_error
-
-        report_error(e, as_json=as_json)
-        sys.exit(e.exit_code)
-    except click.ClickException as e:
-        _usage(e, as_json=as_json)
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _usage(e: click.ClickException, *, as_json: bool) -> None:
-    from airgap.errors import UsageError
-    from airgap.render import report_error
-
-    hint = "see --help"
-    if isinstance(e, click.UsageError) and e.ctx is not None:
-        hint = f"see `{e.ctx.command_path} --help`"
-    why = "the command line does not fit"
-    report_error(UsageError("usage", e.format_message(), why=why, do=hint), as_json=as_json)
-    sys.exit(2)
+    """Entry point."""
+    run(cli, "airgap")
