@@ -1,0 +1,110 @@
+"""A staged deployment: complete on disk, and the record that says so."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from typing import Annotated
+
+from airgap import fsio, limits
+from airgap.errors import FormatError, HostError, IntegrityError
+from airgap.format.codec import Choice, Document
+from airgap.format.manifest import Manifest
+from airgap.format.types import Line, Name, Seconds, Sha256, Version
+from airgap.host.paths import DeploymentPaths, HostPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentRecord(Document):
+    """`deployment.json`, written last and fsynced: its presence means that all the rest is there.
+
+    `python` and `installer` say what made the environment, for people.
+    """
+
+    schema: Annotated[str, Choice(("sealift.deployment/1",))] = "sealift.deployment/1"
+    name: Name
+    version: Version
+    manifest: Sha256
+    engine: Line
+    python: Line
+    installer: Line
+    staged: Seconds
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A complete deployment with the manifest that was approved; `digest` is its SHA-256."""
+
+    paths: DeploymentPaths
+    manifest: Manifest
+    digest: str
+    record: DeploymentRecord
+
+    @property
+    def title(self) -> str:
+        return f"{self.manifest.name} {self.manifest.version}"
+
+
+def load(paths: HostPaths, name: str, version: str) -> Deployment:
+    """Read a complete deployment.
+
+    Raises HostError `host.not-staged` when it is absent or incomplete, IntegrityError
+    `deployment.damaged` when its own files contradict each other or the model is not whole.
+    """
+    place = paths.deployment(name, version)
+    record = read_record(place)
+    if record is None:
+        raise HostError(
+            "host.not-staged",
+            f"{name} {version} is not on this host",
+            why=f"{place.folder} holds no complete deployment",
+            do="install its bundle; `airgap status` lists what is here",
+        )
+    data = _read(place, "manifest.json")
+    try:
+        manifest = Manifest.from_bytes(data)
+    except FormatError as e:
+        raise _damaged(place, f"its manifest is not well-formed: {e.why}") from e
+    digest = hashlib.sha256(data).hexdigest()
+    if (digest, manifest.name, manifest.version) != (record.manifest, name, version):
+        raise _damaged(place, "its manifest is not the one that was staged")
+    _check_model(place, manifest)
+    return Deployment(place, manifest, digest, record)
+
+
+def read_record(place: DeploymentPaths) -> DeploymentRecord | None:
+    """The record of a complete deployment, or None when there is none."""
+    if not os.path.lexists(place.record):
+        return None
+    try:
+        return DeploymentRecord.from_bytes(_read(place, "deployment.json"))
+    except FormatError as e:
+        raise _damaged(place, f"its deployment.json is not well-formed: {e.why}") from e
+
+
+def _read(place: DeploymentPaths, filename: str) -> bytes:
+    path = place.folder / filename
+    with fsio.disk_errors(f"reading {path}"), open(path, "rb") as f:
+        return f.read(limits.MAX_DOCUMENT_BYTES + 1)
+
+
+def _check_model(place: DeploymentPaths, manifest: Manifest) -> None:
+    """Every model file is there, regular and of its size; its bytes are the store's to check."""
+    for f in manifest.model_to_serve().files:
+        try:
+            st = os.lstat(place.model / f.path)
+        except FileNotFoundError as e:
+            raise _damaged(place, f"the model file {f.path} is missing") from e
+        if not stat.S_ISREG(st.st_mode) or st.st_size != f.size:
+            raise _damaged(place, f"the model file {f.path} is not a file of {f.size} bytes")
+
+
+def _damaged(place: DeploymentPaths, why: str) -> IntegrityError:
+    return IntegrityError(
+        "deployment.damaged",
+        f"the deployment {place.name} {place.version} was changed after it was staged",
+        why=why,
+        do=f"stop it, remove {place.folder} and install its bundle again",
+    )

@@ -1,0 +1,74 @@
+"""Where a supervised engine listens, as its supervisor last wrote it.
+
+True only while the supervisor's lock is held: read it through `live`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from airgap import fsio, limits
+from airgap.errors import FormatError, IntegrityError
+from airgap.format import canonical
+from airgap.format.codec import Choice, Document, Range
+from airgap.format.types import Line, Port, Seconds
+from airgap.host import locks
+from airgap.host.paths import DeploymentPaths
+
+Pid = Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Document):
+    """`state`: `up` while an engine process runs (healthy or not yet), `down` between a crash and
+    the next start, `failed` when it is not started again.
+
+    `engine` and `ticks` (start time in clock ticks since boot) name the engine process beyond
+    reuse of its id. `crashes` counts since the supervisor began; `last_exit` says how it ended.
+    """
+
+    schema: Annotated[str, Choice(("sealift.endpoint/1",))] = "sealift.endpoint/1"
+    host: Annotated[str, Choice(("127.0.0.1",))] = "127.0.0.1"
+    port: Port
+    state: Annotated[str, Choice(("up", "down", "failed"))]
+    supervisor: Pid
+    engine: Pid
+    ticks: Annotated[int, Range(0)]
+    since: Seconds
+    crashes: Annotated[int, Range(0)] = 0
+    last_exit: Line = ""
+
+
+def write(paths: DeploymentPaths, endpoint: Endpoint) -> None:
+    """Replace it atomically."""
+    fsio.write(paths.endpoint, endpoint.to_bytes(), 0o600)
+
+
+def read(paths: DeploymentPaths) -> Endpoint | None:
+    """What was written last, by whomever; None when nothing was."""
+    try:
+        with open(paths.endpoint, "rb") as f:
+            data = f.read(limits.MAX_LEDGER_ENTRY_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise fsio.wrap_os_error(e, f"reading {paths.endpoint}") from e
+    try:
+        return Endpoint.from_json(canonical.decode(data))
+    except FormatError as e:
+        raise IntegrityError(
+            "deployment.damaged",
+            f"{paths.endpoint} is not well-formed",
+            why=e.why,
+            do=f"stop {paths.name} and start it again: the file is made anew",
+        ) from e
+
+
+def live(paths: DeploymentPaths) -> Endpoint | None:
+    """The endpoint written by the supervisor that is alive now, or None."""
+    pid = locks.holder(paths.supervisor_lock)
+    if pid is None:
+        return None
+    found = read(paths)
+    return found if found is not None and found.supervisor == pid else None

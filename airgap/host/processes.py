@@ -1,0 +1,150 @@
+"""Processes: starting our own daemons, ending them, and telling one process from another."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import airgap
+from airgap import fsio, limits
+from airgap.errors import HostError, ServingError
+from airgap.host import environment, locks, logs
+from airgap.host.paths import HostPaths
+
+_POLL_SECONDS = 0.02
+_PR_SET_PDEATHSIG = 1
+
+
+def entry_point() -> tuple[str, ...]:
+    """How to run this very program again: the zip it runs from, or the installed package.
+
+    Always isolated (-I): neither the environment nor the working folder can add a module.
+    """
+    python = [sys.executable, "-I"]
+    if sys.flags.no_site:
+        python.append("-S")
+    archive = getattr(getattr(airgap, "__loader__", None), "archive", None)
+    if archive is not None:
+        return (*python, os.path.abspath(archive))
+    return (*python, "-m", "airgap")
+
+
+def daemon_command(paths: HostPaths, *words: str) -> tuple[str, ...]:
+    """The command line of one of our daemons: a hidden command of `airgap`."""
+    return (*entry_point(), "--root", str(paths.root), *words)
+
+
+def spawn(paths: HostPaths, log: Path, *words: str) -> int:
+    """Start a daemon in its own session, its output in `log`; returns its process id."""
+    fsio.make_dirs(log.parent, 0o700)
+    argv = daemon_command(paths, *words)
+    env = environment.private(log.parent, log.parent)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    with fsio.disk_errors(f"starting {argv[0]}"):
+        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True)
+
+
+def wait_until(ready: Callable[[], bool], pid: int | None, log: Path, what: str) -> None:
+    """Wait until a daemon says it is ready; at once an error when the child `pid` ended before.
+
+    Raises ServingError `serving.daemon` with the end of its log.
+    """
+    deadline = time.monotonic() + limits.DAEMON_START_SECONDS
+    while not ready():
+        ended = pid is not None and _reaped(pid)
+        if ended and ready():
+            return
+        if ended or time.monotonic() > deadline:
+            said = logs.tail(log).strip()
+            raise ServingError(
+                "serving.daemon",
+                f"{what} did not start",
+                why=said or ("it ended at once" if ended else "it did not answer in time"),
+                do=f"correct what is named above, then run the same command again; log: {log}",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def terminate(lock: Path, seconds: float) -> bool:
+    """End the daemon that holds `lock`: SIGTERM, after `seconds` SIGKILL. False when none did."""
+    pid = locks.holder(lock)
+    if pid is None:
+        return False
+    _signal(pid, signal.SIGTERM)
+    if not _released(lock, pid, seconds):
+        _signal(pid, signal.SIGKILL)
+        if not _released(lock, pid, limits.DAEMON_START_SECONDS):
+            raise HostError(
+                "host.process-stuck",
+                f"process {pid} cannot be ended",
+                why="it still holds its lock after SIGKILL: the kernel waits for a device",
+                do="look at the kernel's log; the host may need a restart",
+            )
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it ended by itself in between, which is what was wanted
+    except PermissionError as e:
+        raise HostError(
+            "host.permission",
+            f"process {pid} cannot be ended",
+            why="it runs as another user",
+            do="run this as the user who started it",
+        ) from e
+
+
+def _released(lock: Path, pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while locks.holder(lock) == pid:
+        if time.monotonic() > deadline:
+            return False
+        # A child of ours that ended stays a zombie until it is waited for.
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot, or None when it is gone: with the id it
+    names one process for ever. proc(5), /proc/pid/stat field 22."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rsplit(b")", 1)[1].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def die_with_parent() -> Callable[[], None]:
+    """A function for the child between fork and exec: the kernel kills it when the thread that
+    forked ends (prctl(2), PR_SET_PDEATHSIG), and no signal stays blocked."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:  # the parent ended before prctl was there
+            os._exit(1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    return in_child

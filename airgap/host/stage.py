@@ -1,0 +1,135 @@
+"""Staging: from blobs of the store to a deployment that can be started. Nothing is copied.
+
+The record is written last. Without it the folder is the rest of a killed run and is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import HostError, IntegrityError
+from airgap.events import Line, Sink, silent
+from airgap.format.manifest import Manifest
+from airgap.format.types import FileEntry
+from airgap.host import interpreter, venv
+from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record
+from airgap.host.engines.registry import engine_for
+from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
+from airgap.store import Store
+
+
+def stage(
+    paths: HostPaths,
+    manifest: Manifest,
+    digest: str,
+    sink: Sink = silent,
+    *,
+    uv: Path | None = None,
+    kit: Path | None = None,
+) -> Deployment:
+    """Make `deployments/NAME/VERSION` of a verified manifest whose blobs are all in the store.
+
+    Idempotent: a complete deployment of the same manifest is returned as it is; an incomplete one
+    is removed and made again. `uv` is the installer to use; `kit` the folder that may hold one.
+    The caller holds the host's lock. Raises HostError `host.version-taken` when that version is
+    here with another manifest, and what `venv.build` raises.
+    """
+    _check_digest(manifest, digest)
+    engine_for(manifest).check(manifest)
+    place = paths.deployment(manifest.name, manifest.version)
+    if _is_staged(place, digest):
+        sink(Line("stage", f"{manifest.name} {manifest.version} is staged already"))
+        return load(paths, manifest.name, manifest.version)
+    python = interpreter.find(manifest.target.python)
+    installer = venv.choose_installer(uv, kit)
+    fsio.remove_tree(place.folder)
+    fsio.make_dirs(place.folder, 0o755)
+    fsio.make_dirs(place.run, 0o700)
+    fsio.make_dirs(place.logs, 0o700)
+    fsio.write(place.manifest, manifest.to_bytes(), 0o444)
+    store = Store(paths.store)
+    link_files(store, manifest.model_to_serve().files, place.model)
+    wheels = manifest.wheels_to_serve()
+    link_files(store, wheels.files, place.wheels)
+    venv.build(place, wheels, python, installer, sink)
+    _seal(place, manifest, digest, python, installer.label)
+    return load(paths, manifest.name, manifest.version)
+
+
+def _check_digest(manifest: Manifest, digest: str) -> None:
+    if hashlib.sha256(manifest.to_bytes()).hexdigest() != digest:
+        raise IntegrityError(
+            "deployment.digest",
+            f"the manifest of {manifest.name} {manifest.version} is not the one that was verified",
+            why="its SHA-256 differs from the approved one",
+            do="verify the bundle again and report this: it is a fault of this program",
+        )
+    if manifest.version == CURRENT:
+        raise HostError(
+            "host.version-reserved",
+            f"the version of {manifest.name} cannot be '{CURRENT}'",
+            why="a link of that name says which version serves",
+            do="approve the bundle under another version",
+        )
+
+
+def _is_staged(place: DeploymentPaths, digest: str) -> bool:
+    record = read_record(place)
+    if record is None:
+        return False
+    if record.manifest != digest:
+        raise HostError(
+            "host.version-taken",
+            f"{place.name} {place.version} is on this host with another manifest",
+            why=f"staged: {record.manifest[:16]}, this bundle: {digest[:16]}",
+            do="give the bundle another version; two contents under one version are never mixed",
+        )
+    return True
+
+
+def link_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None:
+    """Hard links of the store's blobs under `folder`, read-only, names fsynced.
+
+    Raises IntegrityError `store.missing` when the store has no blob of that name and size.
+    """
+    made: set[Path] = set()
+    for f in files:
+        if not store.has(f.sha256, f.size):
+            raise IntegrityError(
+                "store.missing",
+                f"the store does not hold {f.path} whole",
+                why=f"no blob {f.sha256[:16]} of {f.size} bytes lies there",
+                do="install from the medium again",
+            )
+        target = folder / f.path
+        fsio.make_dirs(target.parent)
+        with fsio.disk_errors(f"linking {target}"):
+            os.link(store.blob_path(f.sha256), target, follow_symlinks=False)
+            if os.lstat(target).st_mode & 0o222:
+                os.chmod(target, 0o444)
+        made.add(target.parent)
+    with fsio.disk_errors(f"linking into {folder}"):
+        for parent in made:
+            fsio.fsync_dir(parent)
+
+
+def _seal(
+    place: DeploymentPaths, manifest: Manifest, digest: str, python: Path, installer: str
+) -> None:
+    """Everything on disk first, then the record: one sync, for an installer fsyncs nothing."""
+    os.sync()
+    record = DeploymentRecord(
+        name=manifest.name,
+        version=manifest.version,
+        manifest=digest,
+        engine=engine_for(manifest).name,
+        python=f"{manifest.target.python} {python}"[:300],
+        installer=installer,
+        staged=int(time.time()),
+    )
+    fsio.write(place.record, record.to_bytes(), 0o444)
