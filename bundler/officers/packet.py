@@ -53,9 +53,7 @@ class PacketFile(Document):
     def validate(self) -> None:
         roles = [s.role for s in self.staged]
         if roles not in (["targets"], ["root", "targets"]):
-            raise FormatError(
-                "format.value", "staged", "it stages targets, or root and targets"
-            )
+            raise FormatError("format.value", "staged", "it stages targets, or root and targets")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,127 @@
+"""`sealift lock`, `fetch`, `scan`, `review`, and all four as `build`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from airgap import fsio
+from airgap.events import Line
+from airgap.format.lock import Lock
+from airgap.format.policy import STRICT, Policy
+from airgap.render import line_text, size_text
+from bundler import pipeline
+from bundler.cli import Settings
+
+_REQUEST = click.argument("request", type=click.Path(path_type=Path, dir_okay=False))
+_POLICY = click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A policy in TOML to judge by; without one the built-in strict policy.",
+)
+_REPLACE = click.option(
+    "--replace", is_flag=True, help="Give up the open packet; its version is never used again."
+)
+
+
+def _policy(file: Path | None) -> Policy:
+    if file is None:
+        return STRICT
+    from bundler.policy_compile import read
+
+    return read(file)
+
+
+def _say(label: str, text: str) -> None:
+    click.echo(line_text(Line(label, text)))
+
+
+def _locked(found: Lock) -> None:
+    files = sum(len(a.files) for a in found.artifacts)
+    size = sum(f.size for a in found.artifacts for f in a.files)
+    _say("locked", f"{found.name} {found.version}: {files} files, {size_text(size)}")
+
+
+def _reviewed(packet: Path) -> None:
+    _say("report", str(packet / "REVIEW.html"))
+    _say("next", f"officers run: sealift approve {packet} --key NAME.key")
+    _say("then", f"sealift collect {packet}")
+
+
+@click.command(epilog="\b\nExample:\n  sealift lock manifests/smollm2-llama-cpp.toml")
+@_REQUEST
+@click.pass_obj
+def lock(settings: Settings, request: Path) -> None:
+    """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in."""
+    with fsio.exclusive(settings.workspace.lock_file, "sealift lock"):
+        found = pipeline.lock(request, settings.workspace, int(time.time()), settings.sink)
+    _locked(found)
+    _say("next", f"sealift fetch {request}")
+
+
+@click.command(epilog="\b\nExample:\n  sealift fetch manifests/smollm2-llama-cpp.toml")
+@_REQUEST
+@click.pass_obj
+def fetch(settings: Settings, request: Path) -> None:
+    """Bring everything the lock of REQUEST names into the store; what is there is left alone."""
+    found = pipeline.read_lock(request, settings.workspace)
+    with fsio.exclusive(settings.workspace.lock_file, "sealift fetch"):
+        pipeline.fetch(found, settings.workspace, settings.sink)
+    _say("fetched", f"{found.name} {found.version}")
+    _say("next", f"sealift scan {request}")
+
+
+@click.command(
+    epilog="""\b
+Example:
+  sealift scan manifests/smollm2-llama-cpp.toml --policy manifests/policies/strict.toml"""
+)
+@_REQUEST
+@_POLICY
+@click.pass_obj
+def scan(settings: Settings, request: Path, policy_file: Path | None) -> None:
+    """Look at every file of REQUEST; write findings and the coverage ledger."""
+    found = pipeline.read_lock(request, settings.workspace)
+    with fsio.exclusive(settings.workspace.lock_file, "sealift scan"):
+        build = pipeline.scan(found, settings.workspace, _policy(policy_file), settings.sink)
+    _say("findings", str(build.findings))
+    _say("next", f"sealift review {request}")
+
+
+@click.command(epilog="\b\nExample:\n  sealift review manifests/smollm2-llama-cpp.toml")
+@_REQUEST
+@_REPLACE
+@click.pass_obj
+def review(settings: Settings, request: Path, replace: bool) -> None:
+    """Judge by the policy; if it passes, write the packet that officers approve."""
+    found = pipeline.read_lock(request, settings.workspace)
+    with fsio.exclusive(settings.workspace.lock_file, "sealift review"):
+        packet = pipeline.review(
+            found, settings.workspace, int(time.time()), settings.sink, replace=replace
+        )
+    _reviewed(packet)
+
+
+@click.command(
+    epilog="""\b
+Example:
+  sealift build manifests/smollm2-llama-cpp.toml --policy manifests/policies/strict.toml"""
+)
+@_REQUEST
+@_POLICY
+@_REPLACE
+@click.pass_obj
+def build(settings: Settings, request: Path, policy_file: Path | None, replace: bool) -> None:
+    """Lock, fetch, scan and review REQUEST."""
+    policy, now, workspace = _policy(policy_file), int(time.time()), settings.workspace
+    sink = settings.sink
+    with fsio.exclusive(workspace.lock_file, "sealift build"):
+        found = pipeline.lock(request, workspace, now, sink)
+        _locked(found)
+        pipeline.fetch(found, workspace, sink)
+        pipeline.scan(found, workspace, policy, sink)
+        packet = pipeline.review(found, workspace, now, sink, replace=replace)
+    _reviewed(packet)

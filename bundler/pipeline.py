@@ -1,0 +1,155 @@
+"""The connected side's steps, each from files in the workspace to files in the workspace.
+
+Every step can be killed and run again; a step whose input did not change gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import FormatError, UsageError
+from airgap.events import Line, Sink, silent
+from airgap.format.evidence import Coverage, Findings
+from airgap.format.lock import Lock
+from airgap.format.manifest import Manifest
+from airgap.format.policy import Policy
+from airgap.policy import judge_evidence, judge_manifest, refuse
+from bundler.lock import fetch_locked, make_lock
+from bundler.manifest import make_manifest
+from bundler.officers import open_packet
+from bundler.officers.repository import TrustRepository
+from bundler.request import read as read_request
+from bundler.workspace import Build, Workspace
+
+
+def lock(path: Path, workspace: Workspace, now: int, sink: Sink = silent) -> Lock:
+    """Request file -> lock, written to its build folder."""
+    request = read_request(path)
+    release = _next_release(workspace, request.name)
+    return make_lock(
+        request, base=path.parent, workspace=workspace, now=now, release=release, sink=sink
+    )
+
+
+def _next_release(workspace: Workspace, name: str) -> int:
+    """One more than the newest approved release of that name; 1 for the first."""
+    repository = TrustRepository(workspace.trust)
+    newest = 0
+    if repository.exists():
+        for path, info in repository.published().targets_signed.targets.items():
+            if path.startswith(f"{name}/"):
+                folder = repository.approved(info.hashes["sha256"])
+                manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
+                newest = max(newest, manifest.release)
+    return newest + 1
+
+
+def read_lock(path: Path, workspace: Workspace) -> Lock:
+    """The lock that `sealift lock` made of this very request. Raises UsageError when there is
+    none, or when the request changed since."""
+    request = read_request(path)
+    file = workspace.build(request.name, request.version).lock
+    again = f"run `sealift lock {path}`"
+    try:
+        found = Lock.from_bytes(file.read_bytes())
+    except FileNotFoundError as e:
+        raise UsageError(
+            "lock.missing", f"{path} is not locked", why=f"{file} does not exist", do=again
+        ) from e
+    except FormatError as e:
+        raise UsageError(
+            "lock.damaged", f"{file} cannot be read", why=f"{e.where}: {e.why}", do=again
+        ) from e
+    if found.request != hashlib.sha256(request.to_bytes()).hexdigest():
+        raise UsageError(
+            "lock.stale",
+            f"{path} changed since it was locked",
+            why="the lock was made of another content",
+            do=again,
+        )
+    return found
+
+
+def fetch(found: Lock, workspace: Workspace, sink: Sink = silent) -> None:
+    """Bring every file of the lock into the store."""
+    fetch_locked(found, workspace, sink)
+
+
+def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent) -> Build:
+    """Look at every file; write findings, coverage, bill of materials, provenance and policy."""
+    from bundler.evidence import bom, provenance
+    from bundler.scan.gate import ScanArtifact, ScanFile
+    from bundler.scan.gate import scan as look
+
+    store = workspace.store
+    artifacts = [
+        ScanArtifact(
+            a.name,
+            a.kind,
+            tuple(ScanFile(f.path, f.sha256, f.size, store.blob_path(f.sha256)) for f in a.files),
+        )
+        for a in found.artifacts
+    ]
+    findings, coverage = look(artifacts, sink)
+    build = workspace.build(found.name, found.version)
+    fsio.write(build.findings, findings.to_bytes())
+    fsio.write(build.coverage, coverage.to_bytes())
+    fsio.write(build.bom, bom.make(found))
+    fsio.write(build.provenance, provenance.make(found))
+    fsio.write(build.policy, policy.to_bytes())
+    covered = sum(c.verdict == "covered" for c in coverage.files)
+    text = f"{len(findings.findings)} findings; {covered} of {len(coverage.files)} files covered"
+    sink(Line("scan", text))
+    return build
+
+
+def review(
+    found: Lock, workspace: Workspace, now: int, sink: Sink = silent, *, replace: bool = False
+) -> Path:
+    """The gate, then the packet for the officers. Raises PolicyError when the gate refuses."""
+    from bundler.evidence.report import render
+
+    build = workspace.build(found.name, found.version)
+    documents = _read_evidence(build)
+    findings = Findings.from_bytes(documents["findings"])
+    coverage = Coverage.from_bytes(documents["coverage"])
+    policy = Policy.from_bytes(documents["policy"])
+    manifest = make_manifest(found, workspace.store, documents)
+    # The audience is the receiving host's to judge, so it is not asked here.
+    problems = [p for p in judge_manifest(policy, manifest) if p.id != "policy.audience"]
+    problems += judge_evidence(policy, manifest, findings, coverage, now)
+    refuse(policy, manifest, tuple(problems))
+    data = manifest.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    report = render(manifest, digest, findings, coverage, policy)
+    fsio.write(build.manifest, data)
+    fsio.write(build.report, report)
+    files = {f"evidence/{kind}.json": d for kind, d in documents.items()}
+    repository = TrustRepository(workspace.trust)
+    open_packet.open_manifest(
+        repository, build.packet, data, {**files, "REVIEW.html": report}, now, replace=replace
+    )
+    sink(Line("manifest", f"{manifest.name} {manifest.version}  sha256 {digest}"))
+    return build.packet
+
+
+def _read_evidence(build: Build) -> dict[str, bytes]:
+    files = {
+        "bom": build.bom,
+        "coverage": build.coverage,
+        "findings": build.findings,
+        "lock": build.lock,
+        "policy": build.policy,
+        "provenance": build.provenance,
+    }
+    try:
+        return {kind: path.read_bytes() for kind, path in files.items()}
+    except FileNotFoundError as e:
+        raise UsageError(
+            "scan.missing",
+            "it was not scanned yet",
+            why=f"{e.filename} does not exist",
+            do="run `sealift scan` with the same request",
+        ) from e
