@@ -74,6 +74,7 @@ def main(paths: HostPaths, name: str) -> int:
     lock = locks.hold(place.lock, f"the front of {name}")
     try:
         os.chdir(place.folder)
+        place.state.unlink(missing_ok=True)
         _raise_file_limit()
         asyncio.run(_Front(paths, name).run(port))
     finally:

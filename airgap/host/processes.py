@@ -18,6 +18,8 @@ from airgap.host.paths import HostPaths
 
 _POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
+# A daemon takes signals as it would from a shell, whatever the command that starts it ignores.
+_DEFAULT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def entry_point() -> tuple[str, ...]:
@@ -51,7 +53,9 @@ def spawn(paths: HostPaths, log: Path, *words: str) -> int:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     with fsio.disk_errors(f"starting {argv[0]}"):
-        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True)
+        return os.posix_spawn(
+            argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
+        )
 
 
 def wait_until(ready: Callable[[], bool], pid: int | None, log: Path, what: str) -> None:

@@ -19,6 +19,7 @@ import time
 from typing import IO
 
 from airgap import fsio, limits
+from airgap.errors import IntegrityError
 from airgap.host import endpoint, locks, processes
 from airgap.host.deployment import Deployment, load
 from airgap.host.endpoint import Endpoint
@@ -75,9 +76,13 @@ class _Supervisor:
 
     def _end_stray(self) -> None:
         """A supervisor that was killed takes its engine with it, but not the engine's children."""
-        old = endpoint.read(self._paths)
+        try:
+            old = endpoint.read(self._paths)
+        except IntegrityError:
+            old = None  # it names no process that could be found; it is made anew below
         if old is not None and processes.start_ticks(old.engine) == old.ticks:
             _signal_group(old.engine, signal.SIGKILL)
+        self._paths.endpoint.unlink(missing_ok=True)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Endpoint]:
         port = free_port()

@@ -1,0 +1,228 @@
+"""Switching what serves: the new one starts beside the old one and takes over only when it passed.
+
+Every step may be the last one that a killed run did; the same call again does the rest. A failure
+before the end stops the new one and leaves `current` where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from airgap import fsio
+from airgap.errors import HostError
+from airgap.events import Line, Sink, Warn, silent
+from airgap.format.manifest import Manifest
+from airgap.host import ledger, services, smoke
+from airgap.host.deployment import Deployment, load
+from airgap.host.engines.registry import serving_plan
+from airgap.host.paths import CURRENT, HostPaths
+from airgap.host.smoke import Smoke
+
+# Raises when a deployment may not serve any longer: revoked, expired, refused by policy.
+Judge = Callable[[Manifest, str], None]
+
+
+@dataclass(frozen=True)
+class Active:
+    """What serves after the call, what served before (None: nothing or the same), and the smoke
+    test's results."""
+
+    deployment: Deployment
+    address: str
+    previous: str | None
+    smoke: Smoke
+
+
+def address(manifest: Manifest) -> str:
+    """The base URL for clients."""
+    return f"http://127.0.0.1:{serving_plan(manifest).port}/v1"
+
+
+def activate(
+    paths: HostPaths, manifest: Manifest, digest: str, sink: Sink = silent, *, event: str = "switch"
+) -> Active:
+    """Serve the staged deployment of `manifest` in place of the one that serves now.
+
+    The caller holds the host's lock and has judged the manifest. Raises ServingError (exit 9) when
+    it does not come up or fails its checks, HostError when it is not staged or is another one.
+    """
+    deployment = load(paths, manifest.name, manifest.version)
+    if deployment.digest != digest:
+        raise HostError(
+            "host.version-taken",
+            f"{deployment.title} is on this host with another manifest",
+            why=f"staged: {deployment.digest[:16]}, asked for: {digest[:16]}",
+            do="give the bundle another version; two contents under one version are never mixed",
+        )
+    return _switch(paths, deployment, sink, event)
+
+
+def _switch(paths: HostPaths, deployment: Deployment, sink: Sink, event: str) -> Active:
+    name, version = deployment.manifest.name, deployment.manifest.version
+    with _undone_on_failure(paths, deployment, sink) as before:
+        services.start_engine(paths, deployment)
+        results = smoke.smoke(deployment, sink)
+        fsio.symlink(version, paths.current_link(name))
+        _bring_front(paths, deployment)
+        _record(paths, deployment, event)
+    _stop_others(paths, name, version, sink)
+    previous = _before(paths, name, version) if before in (None, version) else before
+    where = address(deployment.manifest)
+    was = f" (was: {name} {previous}, kept for rollback)" if previous else ""
+    sink(Line("serving", f"{where}  model {serving_plan(deployment.manifest).name}{was}"))
+    return Active(deployment, where, previous, results)
+
+
+@contextlib.contextmanager
+def _undone_on_failure(
+    paths: HostPaths, deployment: Deployment, sink: Sink
+) -> Iterator[str | None]:
+    """Yields the version that is current. When the body fails: `current` back, the new engine
+    stopped, the old front back. One that was current already is left as it is: nothing better
+    is known."""
+    name, version = deployment.manifest.name, deployment.manifest.version
+    before = paths.current_version(name)
+    try:
+        yield before
+    except BaseException:
+        if before != version:
+            _undo(paths, deployment, before, sink)
+        raise
+
+
+def _undo(paths: HostPaths, deployment: Deployment, before: str | None, sink: Sink) -> None:
+    name = deployment.manifest.name
+    if paths.current_version(name) != before:
+        if before is None:
+            services.stop_front(paths, name)
+            with fsio.disk_errors(f"removing {paths.current_link(name)}"):
+                os.unlink(paths.current_link(name))
+                fsio.fsync_dir(paths.name_folder(name))
+        else:
+            fsio.symlink(before, paths.current_link(name))
+            old = load(paths, name, before)
+            services.start_front(paths, name, serving_plan(old.manifest).port)
+    services.stop_engine(deployment.paths)
+    if before is not None:
+        sink(Warn("serving.kept", f"{name} {before} serves on; {deployment.title} was stopped"))
+
+
+def _bring_front(paths: HostPaths, deployment: Deployment) -> None:
+    """The public port answers, and with the approved model."""
+    serve = serving_plan(deployment.manifest)
+    services.start_front(paths, deployment.manifest.name, serve.port)
+    smoke.check_models(serve, serve.port)
+
+
+def _record(paths: HostPaths, deployment: Deployment, event: str) -> None:
+    """One entry a switch: a rerun after a kill between link and ledger adds the missing one."""
+    manifest = deployment.manifest
+    served = history(paths, manifest.name)
+    if not served or served[-1] != (manifest.version, deployment.digest):
+        data = {"name": manifest.name, "version": manifest.version, "manifest": deployment.digest}
+        ledger.append(paths.ledger, event, data)
+
+
+def history(paths: HostPaths, name: str) -> tuple[tuple[str, str], ...]:
+    """Versions of NAME and their manifests' digests in the order in which they began to serve."""
+    chain = ledger.read(paths.ledger)
+    entries = (e.data for e in chain.entries if e.event in ("switch", "rollback"))
+    return tuple((d["version"], d["manifest"]) for d in entries if d.get("name") == name)
+
+
+def _before(paths: HostPaths, name: str, version: str) -> str | None:
+    """The version that served before `version` did, and is still here."""
+    for earlier, digest in reversed(history(paths, name)):
+        if earlier != version and _is_here(paths, name, earlier, digest):
+            return earlier
+    return None
+
+
+def _is_here(paths: HostPaths, name: str, version: str, digest: str) -> bool:
+    try:
+        return load(paths, name, version).digest == digest
+    except HostError:
+        return False
+
+
+def versions(paths: HostPaths, name: str) -> tuple[str, ...]:
+    """Versions of NAME that have a folder here, complete or not."""
+    folder = paths.name_folder(name)
+    if not folder.is_dir():
+        return ()
+    found = (p.name for p in folder.iterdir() if not p.is_symlink() and p.is_dir())
+    return tuple(sorted(v for v in found if not v.startswith(".") and v != CURRENT))
+
+
+def _stop_others(paths: HostPaths, name: str, version: str, sink: Sink) -> None:
+    """Every other version of NAME ends, after its open connections or DRAIN_SECONDS."""
+    for other in versions(paths, name):
+        place = paths.deployment(name, other)
+        if other == version:
+            continue
+        if not services.drain(place):
+            sink(Warn("serving.drain", f"{name} {other}: connections were still open; they break"))
+        services.stop_engine(place)
+
+
+def start(paths: HostPaths, name: str, judge: Judge, sink: Sink = silent) -> Active:
+    """Serve what is current again, after a stop or a restart of the host.
+
+    The caller holds the host's lock. Raises HostError `host.not-staged`, what `judge` raises,
+    ServingError.
+    """
+    deployment = current(paths, name)
+    judge(deployment.manifest, deployment.digest)
+    return _switch(paths, deployment, sink, "switch")
+
+
+def current(paths: HostPaths, name: str) -> Deployment:
+    """The deployment that `current` points at. Raises HostError `host.not-staged`."""
+    version = paths.current_version(name)
+    if version is None:
+        raise HostError(
+            "host.not-staged",
+            f"nothing serves as {name}",
+            why="no deployment of that name is current",
+            do="install its bundle; `airgap status` lists what is here",
+        )
+    return load(paths, name, version)
+
+
+def rollback(
+    paths: HostPaths, name: str, judge: Judge, sink: Sink = silent, *, version: str | None = None
+) -> Active:
+    """Serve the version that served before (or `version`), in place of the current one.
+
+    The caller holds the host's lock. Raises HostError `host.no-rollback` when there is none, what
+    `judge` raises, ServingError.
+    """
+    now = current(paths, name)
+    target = version or _before(paths, name, now.manifest.version)
+    if target is None or target == now.manifest.version:
+        raise HostError(
+            "host.no-rollback",
+            f"{now.title} cannot be rolled back",
+            why="no other version of it that served here is still on this host",
+            do="install the bundle of the version you want",
+        )
+    deployment = load(paths, name, target)
+    judge(deployment.manifest, deployment.digest)
+    return _switch(paths, deployment, sink, "rollback")
+
+
+def stop(paths: HostPaths, name: str, sink: Sink = silent) -> bool:
+    """End the front and every engine of NAME; False when nothing ran. `current` stays.
+
+    The caller holds the host's lock.
+    """
+    ended = services.stop_front(paths, name)
+    for version in versions(paths, name):
+        ended = services.stop_engine(paths.deployment(name, version)) or ended
+    if ended:
+        ledger.append(paths.ledger, "stop", {"name": name})
+    sink(Line("stop", f"{name} {'ended' if ended else 'was not running'}"))
+    return ended

@@ -1,0 +1,65 @@
+"""Serving in the foreground: the daemons are the same, this process waits and takes them along."""
+
+from __future__ import annotations
+
+import signal
+import time
+import types
+
+from airgap.errors import ServingError
+from airgap.events import Sink, silent
+from airgap.host import activate, endpoint, logs, services
+from airgap.host.activate import Judge
+from airgap.host.deployment import Deployment
+from airgap.host.engines.registry import serving_plan
+from airgap.host.paths import HostPaths
+
+_STOP = (signal.SIGINT, signal.SIGTERM)
+_LOOK_SECONDS = 1.0
+
+
+def run_foreground(paths: HostPaths, name: str, judge: Judge, sink: Sink = silent) -> int:
+    """Serve what is current until SIGINT or SIGTERM, then stop it; returns 0.
+
+    Takes the host's lock only while it starts and stops. Raises what `activate.start` raises,
+    KeyboardInterrupt when it was interrupted before it served, and ServingError
+    `serving.engine-died` when the engine crashes too often. Call it from the main thread: it
+    takes the two signals over.
+    """
+    old = {number: signal.signal(number, _interrupt) for number in _STOP}
+    try:
+        with paths.exclusive("airgap run"):
+            active = activate.start(paths, name, judge, sink)
+        _watch(paths, active.deployment)
+    finally:
+        for number in _STOP:
+            signal.signal(number, signal.SIG_IGN)
+        with paths.exclusive("airgap run"):
+            activate.stop(paths, name, sink)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _interrupt(_number: int, _frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _watch(paths: HostPaths, deployment: Deployment) -> None:
+    """Until a signal comes. A front that died is started again; an engine is its supervisor's."""
+    place = deployment.paths
+    port = serving_plan(deployment.manifest).port
+    try:
+        while True:
+            where = endpoint.live(place)
+            if where is None or where.state == "failed":
+                raise ServingError(
+                    "serving.engine-died",
+                    f"{deployment.title} does not serve any longer",
+                    why=logs.tail(place.engine_log) or "its supervisor is gone",
+                    do=f"look at {place.engine_log}, then run the same command again",
+                )
+            services.start_front(paths, place.name, port)
+            time.sleep(_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,192 @@
+"""The smoke test: healthy, the approved model name, the manifest's prompts answered as expected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airgap import limits
+from airgap.errors import ServingError
+from airgap.events import Line, Progress, Sink
+from airgap.format.receipt import CheckResult
+from airgap.format.types import Check, Serve
+from airgap.host import endpoint, locks, logs, loopback
+from airgap.host.deployment import Deployment
+from airgap.host.endpoint import Endpoint
+from airgap.host.engines.registry import engine_for, serving_plan
+from airgap.host.paths import DeploymentPaths
+
+_ASK_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """Results in the manifest's order. `answers` are for the terminal, never for a file."""
+
+    checks: tuple[CheckResult, ...]
+    answers: tuple[str, ...]
+
+
+def smoke(deployment: Deployment, sink: Sink) -> Smoke:
+    """Wait for the supervised engine to be healthy, then ask everything.
+
+    Raises ServingError (exit 9): `serving.engine-died`, `serving.not-healthy`,
+    `serving.model-missing`, `serving.check-failed`, `serving.bad-answer`.
+    """
+    begun = time.monotonic()
+    where = wait_healthy(deployment, sink)
+    seconds = time.monotonic() - begun
+    results = ask(deployment, where.port, sink)
+    passed = f", check {len(results.checks)}/{len(results.checks)} passed" if results.checks else ""
+    name = engine_for(deployment.manifest).name
+    sink(Line("start", f"{name} healthy after {seconds:.1f} s{passed}"))
+    return results
+
+
+def wait_healthy(deployment: Deployment, sink: Sink) -> Endpoint:
+    """Wait until /health answers 200; at once an error when the engine ends meanwhile."""
+    health = engine_for(deployment.manifest).health_path
+    place = deployment.paths
+    before = endpoint.live(place)
+    crashes = before.crashes if before is not None and before.state == "up" else 0
+    begun = time.monotonic()
+    told = 0
+    while (waited := time.monotonic() - begun) < limits.ENGINE_START_SECONDS:
+        where = _must_live(deployment, crashes)
+        if where.state == "up" and _is_healthy(where.port, health):
+            return where
+        if int(waited) > told:
+            told = int(waited)
+            sink(Progress("start", told, limits.ENGINE_START_SECONDS, unit="seconds"))
+        time.sleep(_POLL_SECONDS)
+    raise _died(
+        place,
+        "serving.not-healthy",
+        f"{deployment.title} was not healthy after {limits.ENGINE_START_SECONDS} s",
+        "it runs but does not answer 200",
+    )
+
+
+def _must_live(deployment: Deployment, crashes: int) -> Endpoint:
+    """The endpoint, as long as the engine has not died since we began to wait."""
+    place = deployment.paths
+    title = f"the engine of {deployment.title} ended while it started"
+    where = endpoint.live(place)
+    if where is None:
+        if locks.holder(place.supervisor_lock) is None:
+            raise _died(place, "serving.engine-died", title, "its supervisor is gone")
+        where = endpoint.read(place)
+    if where is None or where.crashes > crashes or where.state == "failed":
+        how = where.last_exit if where is not None and where.last_exit else "it was stopped"
+        raise _died(place, "serving.engine-died", title, how)
+    return where
+
+
+def _is_healthy(port: int, path: str) -> bool:
+    try:
+        return loopback.request(port, path, seconds=_ASK_SECONDS).status == 200
+    except loopback.NoAnswer:
+        return False
+
+
+def _died(place: DeploymentPaths, id: str, what: str, how: str) -> ServingError:
+    said = logs.tail(place.engine_log).strip()
+    return ServingError(
+        id,
+        what,
+        why=f"{how}; the end of its log:\n{said}" if said else how,
+        do=f"correct what its log names ({place.engine_log}), then run the same command again",
+    )
+
+
+def ask(deployment: Deployment, port: int, sink: Sink) -> Smoke:
+    """The model list and every check, on `port`."""
+    serve = serving_plan(deployment.manifest)
+    check_models(serve, port)
+    results = []
+    answers = []
+    for number, check in enumerate(serve.check, 1):
+        result, answer = _ask_one(serve, check, port)
+        if not result.passed:
+            raise _check_failed(check, number, answer)
+        results.append(result)
+        answers.append(answer)
+        sink(Progress("check", number, len(serve.check), unit="checks"))
+    return Smoke(tuple(results), tuple(answers))
+
+
+def check_models(serve: Serve, port: int) -> None:
+    """/v1/models lists the approved name. Raises ServingError."""
+    path = "/v1/models"
+    listed = loopback.decode(path, _request(port, path, None, _ASK_SECONDS))
+    names = _reach(path, lambda: [m["id"] for m in listed["data"]])
+    if serve.name not in names:
+        raise ServingError(
+            "serving.model-missing",
+            f"the engine does not serve the model '{serve.name}'",
+            why=f"it lists {', '.join(map(str, names))[:200] or 'nothing'}",
+            do="look at the engine's log; the bundle's serving plan may not fit its model",
+        )
+
+
+def _ask_one(serve: Serve, check: Check, port: int) -> tuple[CheckResult, str]:
+    path = "/v1/chat/completions"
+    message = {"role": "user", "content": check.prompt}
+    question = {"model": serve.name, "messages": [message], "max_tokens": check.max_tokens}
+    # Greedy and seeded, so that the same bytes give the same answer.
+    question |= {"temperature": 0, "seed": 0, "stream": False}
+    begun = time.monotonic()
+    found = _request(port, path, json.dumps(question).encode(), float(check.timeout_seconds))
+    milliseconds = int((time.monotonic() - begun) * 1000)
+    reply = loopback.decode(path, found)
+    answer = _reach(path, lambda: reply["choices"][0]["message"]["content"])
+    if not isinstance(answer, str):
+        raise loopback.bad_answer(path, "its content is not text")
+    result = CheckResult(
+        prompt=hashlib.sha256(check.prompt.encode()).hexdigest(),
+        passed=_matches(check, answer),
+        milliseconds=min(milliseconds, 86_400_000),
+    )
+    return result, answer
+
+
+def _matches(check: Check, answer: str) -> bool:
+    try:
+        return re.search(check.expect, answer) is not None
+    except re.error as e:
+        raise ServingError(
+            "serving.check-invalid",
+            "a check of the manifest cannot be judged",
+            why=f"its `expect` is not a regular expression: {e}",
+            do="correct [[serve.check]] in the request and have it approved again",
+        ) from e
+
+
+def _check_failed(check: Check, number: int, answer: str) -> ServingError:
+    return ServingError(
+        "serving.check-failed",
+        f"check {number} of the manifest failed",
+        why=f"expected {check.expect!r} in the answer, got {answer[:200]!r}",
+        do="ask the builder: the model answers otherwise here than the approved check says",
+    )
+
+
+def _request(port: int, path: str, body: bytes | None, seconds: float) -> loopback.Answer:
+    try:
+        return loopback.request(port, path, body=body, seconds=seconds)
+    except loopback.NoAnswer as e:
+        raise loopback.bad_answer(path, f"it did not come: {e}") from e
+
+
+def _reach(path: str, get: Callable[[], Any]) -> Any:
+    """The part of an answer that we need, or an error that says it is not there."""
+    try:
+        return get()
+    except (KeyError, IndexError, TypeError) as e:
+        raise loopback.bad_answer(path, f"it lacks what the OpenAI API promises: {e!r}") from e

@@ -1,0 +1,84 @@
+"""What is installed on this host and what of it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airgap.errors import SealiftError
+from airgap.host import endpoint, front, locks
+from airgap.host.activate import address, versions
+from airgap.host.deployment import load
+from airgap.host.paths import HostPaths
+
+
+@dataclass(frozen=True)
+class Status:
+    """One deployment.
+
+    `state`: `serving` (current, engine and front up), `unreachable` (current, engine up, no
+    front), `restarting`, `failed` (crashed too often), `beside` (runs without being current),
+    `stopped`, `incomplete` (a killed install), `damaged`. `since` is UTC POSIX seconds.
+    `pids`: front, supervisor, engine, as far as they live. `manifest` is its SHA-256.
+    """
+
+    name: str
+    version: str
+    current: bool
+    state: str
+    since: int | None
+    address: str | None
+    pids: tuple[int, ...]
+    manifest: str | None
+    detail: str = ""
+
+
+def status(paths: HostPaths) -> tuple[Status, ...]:
+    """Every deployment, sorted by name and version. Needs no lock and changes nothing."""
+    if not paths.deployments.is_dir():
+        return ()
+    names = sorted(p.name for p in paths.deployments.iterdir() if p.is_dir())
+    return tuple(_one(paths, n, v) for n in names for v in versions(paths, n))
+
+
+def _one(paths: HostPaths, name: str, version: str) -> Status:
+    place = paths.deployment(name, version)
+    is_current = paths.current_version(name) == version
+    try:
+        deployment = load(paths, name, version)
+        where = endpoint.live(place)
+    except SealiftError as e:
+        state = "incomplete" if e.id == "host.not-staged" else "damaged"
+        return Status(name, version, is_current, state, None, None, (), None, e.why)
+    door = front.live(paths.front(name)) if is_current else None
+    supervisor = locks.holder(place.supervisor_lock)
+    pids = [door.pid if door else None, supervisor]
+    pids.append(where.engine if where is not None and where.state == "up" else None)
+    return Status(
+        name,
+        version,
+        is_current,
+        _state(where, supervisor, current=is_current, door=door is not None),
+        where.since if where is not None else None,
+        address(deployment.manifest) if door is not None else None,
+        tuple(p for p in pids if p is not None),
+        deployment.digest,
+        _detail(place_crashes=where.crashes if where else 0, how=where.last_exit if where else ""),
+    )
+
+
+def _state(
+    where: endpoint.Endpoint | None, supervisor: int | None, *, current: bool, door: bool
+) -> str:
+    if where is None:
+        return "stopped" if supervisor is None else "restarting"
+    if where.state != "up":
+        return {"down": "restarting", "failed": "failed"}[where.state]
+    if not current:
+        return "beside"
+    return "serving" if door else "unreachable"
+
+
+def _detail(*, place_crashes: int, how: str) -> str:
+    if not place_crashes:
+        return ""
+    return f"{place_crashes} crashes; the last one {how}" if how else f"{place_crashes} crashes"
