@@ -1,0 +1,72 @@
+# Two promises: `make demo` plays the whole journey, `make test` passes the tests.
+# Each does all its own set-up in .venv, and installs or names what it needs from Debian.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ENGINE ?= llama.cpp
+
+# Debian packages: the demo's engine needs libgomp1; the tests also read bundles with skopeo.
+DEMO_PACKAGES := libgomp1
+TEST_PACKAGES := libgomp1 skopeo xfsprogs
+
+.PHONY: demo test bench lint schemas vectors clean help
+
+help:
+	@echo "make demo    the whole journey on this machine, with a real small model"
+	@echo "make test    lint, types, and every test"
+	@echo "make bench   verify and import against cp, sha256 and model_signing"
+	@echo "make clean   remove .venv, .sealift and caches"
+
+$(VENV)/.demo: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 11) <= v <= (3, 12) else "the connected side needs Python 3.11 or 3.12 (modelscan); this is %d.%d. Try: make PYTHON=python3.11" % v)'
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "this Python has no venv: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# $(call debian,PACKAGES): install what is missing as root on Debian, else say the one line.
+define debian
+	@missing=; for p in $(1); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing from Debian:$$missing"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else \
+	    echo "please run: sudo apt-get install$$missing"; exit 1; \
+	  fi; \
+	fi
+endef
+
+demo: $(VENV)/.demo
+	$(call debian,$(DEMO_PACKAGES))
+	$(BIN)/sealift demo --engine $(ENGINE)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(call debian,$(TEST_PACKAGES))
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev
+	$(call debian,$(TEST_PACKAGES))
+	$(BIN)/python -m tests.bench.bench
+
+schemas: $(VENV)/.dev
+	$(BIN)/python -m bundler.format_schemas
+
+vectors: $(VENV)/.dev
+	$(BIN)/python -m tests.vectors.generate
+
+clean:
+	rm -rf $(VENV) .sealift build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
