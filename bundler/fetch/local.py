@@ -28,7 +28,6 @@ from bundler.fetch.progress import Meter
 # Bookkeeping of version control and of download tools at the top of a model folder: not the model,
 # and OpenSSF Model Signing does not allow it there.
 BOOKKEEPING = (".git", ".gitattributes", ".gitignore", ".gitmodules", ".cache")
-UNSTATED = "unstated"
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ def lock_model(request: ModelRequest, base: Path, store: Store, sink: Sink) -> L
         source=source,
         revision=content_revision(files),
         format=weights,
-        publisher=request.publisher or UNSTATED,
-        licence=request.licence or UNSTATED,
+        publisher=request.publisher or "",
+        licence=request.licence or "",
         files=files,
     )
 

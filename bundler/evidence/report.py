@@ -1,0 +1,156 @@
+"""REVIEW.html: manifest and evidence as one page that a security officer can read and print.
+
+Deterministic, self-contained, without scripts. It never states signatures: it is what they cover.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from airgap import limits
+from airgap.errors import IntegrityError
+from airgap.format.artifacts import Model, Wheels
+from airgap.format.evidence import Coverage, Finding, Findings
+from airgap.format.manifest import Manifest
+from airgap.format.policy import Policy
+from airgap.format.types import SEVERITIES
+from airgap.policy import judge_evidence, judge_manifest
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+# Rows of one table. Nobody reads more on paper; the page says how many it leaves out.
+MAX_ROWS = 5000
+# Characters without a shape of their own, or that change how others read: controls, soft hyphen,
+# direction marks, fillers, variation selectors, tags, surrogates, private use. A fixed list, not
+# Python's Unicode tables: the officers' Python must render the same bytes as the builder's.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U0010ffff]"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finding, and whether a waiver of the manifest names it."""
+
+    finding: Finding
+    waived: bool
+
+
+def render(
+    manifest: Manifest, digest: str, findings: Findings, coverage: Coverage, policy: Policy
+) -> bytes:
+    """The page as UTF-8. `digest` is the manifest's SHA-256; the caller computed it.
+
+    Raises IntegrityError `report.too-large` beyond limits.MAX_REPORT_BYTES.
+    """
+    style = (Path(__file__).parent / "report.css").read_text("utf-8")
+    page = _environment().get_template("report.html.j2")
+    text = page.render(
+        **_words(manifest, findings, coverage, policy),
+        manifest_sha256=digest,
+        style=_trusted(style),
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+    data = text.encode("utf-8")
+    if len(data) > limits.MAX_REPORT_BYTES:
+        raise IntegrityError(
+            "report.too-large",
+            f"the report would have {len(data):,} bytes",
+            why=f"a report may have {limits.MAX_REPORT_BYTES:,}",
+            do="split the bundle: people cannot review it as it is",
+        )
+    return data
+
+
+def _words(
+    manifest: Manifest, findings: Findings, coverage: Coverage, policy: Policy
+) -> dict[str, Any]:
+    """What the template names. The policy is asked as of the day the manifest was made, and not
+    about the audience, which is the receiving host's to judge."""
+    problems = [p for p in judge_manifest(policy, manifest) if p.id != "policy.audience"]
+    problems += judge_evidence(policy, manifest, findings, coverage, manifest.created)
+    files = [f for a in manifest.artifacts for f in a.files]
+    return {
+        "manifest": manifest,
+        "findings": findings,
+        "coverage": coverage,
+        "policy": policy,
+        "problems": problems,
+        "models": [a for a in manifest.artifacts if isinstance(a, Model)],
+        "wheel_sets": [a for a in manifest.artifacts if isinstance(a, Wheels)],
+        "total_files": len(files),
+        "total_bytes": sum(f.size for f in files),
+        "counts": _counts(findings),
+        "rows": _rows(manifest, findings),
+        "uncovered": [c for c in coverage.files if c.verdict != "covered"],
+        "max_rows": MAX_ROWS,
+    }
+
+
+def _counts(findings: Findings) -> list[tuple[str, int]]:
+    found = [f.severity for f in findings.findings]
+    return [(s, found.count(s)) for s in reversed(SEVERITIES)]
+
+
+def _rows(manifest: Manifest, findings: Findings) -> list[Row]:
+    """Worst first, otherwise in the order of the evidence."""
+    waived = {(w.finding, w.sha256) for w in manifest.waivers}
+    rows = [Row(f, (f.id, f.sha256) in waived) for f in findings.findings]
+    return sorted(rows, key=lambda r: -SEVERITIES.index(r.finding.severity))
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["day"] = _day
+    environment.globals["left_out"] = _left_out
+    return environment
+
+
+def visible(value: Any) -> Any:
+    """Text in which nothing hides: characters without a shape become `[U+202E]`.
+
+    Numbers and markup are left as they are; escaping for HTML comes after this.
+    """
+    if isinstance(value, PurePath):
+        value = str(value)
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return _HIDDEN.sub(lambda m: f"[U+{ord(m.group()):04X}]", value)
+
+
+def _day(seconds: int) -> str:
+    when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return when.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _left_out(rows: Sequence[object]) -> str:
+    more = len(rows) - MAX_ROWS
+    return f"{more:,} more rows are in the evidence and not shown here." if more > 0 else ""
+
+
+def _trusted(style: str) -> Markup:
+    """Our own style sheet, not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup(style)  # noqa: S704 - a file of this package, not input
