@@ -71,14 +71,11 @@ def main(paths: HostPaths, name: str) -> int:
         )
     port = serving_plan(load(paths, name, version).manifest).port
     place = paths.front(name)
-    lock = locks.hold(place.lock, f"the front of {name}")
-    try:
-        os.chdir(place.folder)
-        place.state.unlink(missing_ok=True)
-        _raise_file_limit()
-        asyncio.run(_Front(paths, name).run(port))
-    finally:
-        os.close(lock)
+    locks.hold(place.lock, f"the front of {name}")
+    os.chdir(place.folder)
+    place.state.unlink(missing_ok=True)
+    _raise_file_limit()
+    asyncio.run(_Front(paths, name).run(port))
     return 0
 
 

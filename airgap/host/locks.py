@@ -20,8 +20,8 @@ from airgap.errors import HostError
 _FLOCK = "hhqqi4x"
 
 
-def hold(path: Path, what: str) -> int:
-    """Take the lock for the life of this process; returns its descriptor, to be kept open.
+def hold(path: Path, what: str) -> None:
+    """Take the lock until this process ends: its descriptor is left open on purpose.
 
     Raises HostError `host.already-running` when another process holds it.
     """
@@ -38,7 +38,6 @@ def hold(path: Path, what: str) -> int:
                 why=f"another process holds {path}",
                 do="nothing is needed if that one is fine; otherwise stop it first",
             ) from e
-    return fd
 
 
 def holder(path: Path) -> int | None:

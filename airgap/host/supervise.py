@@ -39,13 +39,10 @@ def main(paths: HostPaths, name: str, version: str) -> int:
     Raises HostError `host.already-running`, `host.not-staged`.
     """
     deployment = load(paths, name, version)
-    lock = locks.hold(deployment.paths.supervisor_lock, f"the supervisor of {deployment.title}")
-    try:
-        os.chdir(deployment.paths.run)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-        return _Supervisor(deployment).run()
-    finally:
-        os.close(lock)
+    locks.hold(deployment.paths.supervisor_lock, f"the supervisor of {deployment.title}")
+    os.chdir(deployment.paths.run)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    return _Supervisor(deployment).run()
 
 
 class _Supervisor:

