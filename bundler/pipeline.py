@@ -6,6 +6,7 @@ Every step can be killed and run again; a step whose input did not change gives 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from pathlib import Path
 
 from airgap import fsio
@@ -79,7 +80,8 @@ def fetch(found: Lock, workspace: Workspace, sink: Sink = silent) -> None:
 
 def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent) -> Build:
     """Look at every file; write findings, coverage, bill of materials, provenance and policy."""
-    from bundler.evidence import bom, provenance
+    from bundler.evidence.bom import make_bom
+    from bundler.evidence.provenance import make_provenance
     from bundler.scan.gate import ScanArtifact, ScanFile
     from bundler.scan.gate import scan as look
 
@@ -96,13 +98,18 @@ def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent)
     build = workspace.build(found.name, found.version)
     fsio.write(build.findings, findings.to_bytes())
     fsio.write(build.coverage, coverage.to_bytes())
-    fsio.write(build.bom, bom.make(found))
-    fsio.write(build.provenance, provenance.make(found))
+    fsio.write(build.bom, make_bom(found))
+    fsio.write(build.provenance, make_provenance(found, _tools()))
     fsio.write(build.policy, policy.to_bytes())
     covered = sum(c.verdict == "covered" for c in coverage.files)
     text = f"{len(findings.findings)} findings; {covered} of {len(coverage.files)} files covered"
     sink(Line("scan", text))
     return build
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what decides which bytes are fetched."""
+    return {name: importlib.metadata.version(name) for name in ("sealift", "uv")}
 
 
 def review(

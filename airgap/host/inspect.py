@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from airgap.format.artifacts import Model, Wheels
 from airgap.format.manifest import Manifest
 from airgap.host import ledger
 from airgap.host.paths import HostPaths
+from airgap.store import wrong_digest
 from airgap.trust import state as trust_state
 from airgap.trust.decide import Approved, Decision, day, listed_as
 from airgap.trust.learn import targets_of
@@ -72,11 +74,14 @@ def warn_grace(approved: Approved, sink: Sink) -> None:
         sink(Warn("trust.grace", text))
 
 
-def still_approved(paths: HostPaths, manifest: Manifest, data: bytes) -> None:
+def still_approved(paths: HostPaths, manifest: Manifest, digest: str) -> None:
     """Raise TrustError when the officers' newest list, as this host knows it, no longer has it.
 
     The manifest's own end and the metadata's expiry bound installing, not running.
     """
+    data = manifest.to_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise wrong_digest(manifest.target_path, hashlib.sha256(data).hexdigest(), digest)
     state = trust_state.load(paths.trust)
     targets = targets_of(state)
     if targets is None:
