@@ -7,6 +7,7 @@ serves is pinned by what it says and fetched later.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from airgap import fsio
@@ -86,6 +87,7 @@ def check(request: Request) -> None:
     for image in request.image:
         raise _not_yet(f"the image {image.reference}", "wheels that run in a venv, by [[wheels]]")
     _check_plan(request)
+    _check_expectations(request)
     for wheels in request.wheels:
         check_requirements(wheels)
 
@@ -99,6 +101,20 @@ def _check_plan(request: Request) -> None:
     if serve.runtime == "image":
         raise _not_yet('serve.runtime = "image"', 'runtime = "venv"')
     _check_named("wheels", serve.wheels, [w.name for w in request.wheels])
+
+
+def _check_expectations(request: Request) -> None:
+    """The host would find out only after it started the engine."""
+    for check in request.serve.check if request.serve else ():
+        try:
+            re.compile(check.expect)
+        except re.error as e:
+            raise UsageError(
+                "request.invalid",
+                f"serve.check: {check.expect!r} is not a regular expression",
+                why=str(e),
+                do="correct 'expect'; write it in single quotes so that TOML keeps backslashes",
+            ) from e
 
 
 def _check_named(kind: str, name: str | None, names: list[str]) -> None:
