@@ -1,0 +1,69 @@
+"""Bounds of the gate: a name, a unit, a reason. What is over a bound is not covered, never passed."""
+
+from __future__ import annotations
+
+from airgap.limits import GIB, KIB, MIB
+
+# Read from the front and from the end of a file to tell what it is.
+SNIFF_BYTES = 64 * KIB
+# A pickle of opcodes only (protocols 0 and 1 have no magic) is followed this far, in opcodes.
+SNIFF_PICKLE_OPS = 20_000
+# JSON up to this size is parsed to tell it from text; above, its opening decides.
+SNIFF_JSON_BYTES = SNIFF_BYTES
+
+# The largest tokenizer.json in use has some 34 MB.
+MAX_JSON_BYTES = 64 * MIB
+# Digits of one JSON integer: `model_max_length` of transformers has 31.
+MAX_JSON_DIGITS = 400
+# Values in one JSON file that the walk visits: a vocabulary of 256 Ki with its merges, four times.
+MAX_JSON_VALUES = 4_000_000
+# Text files are read whole, so that a pattern cannot hide behind a block's edge.
+MAX_TEXT_BYTES = 64 * MIB
+
+# A header of 200,000 tensors has some 30 MB. The library's own bound is 100 MB.
+MAX_SAFETENSORS_HEADER_BYTES = 32 * MIB
+# `__metadata__` is notes for people; trainers write some 100 KB into it.
+MAX_SAFETENSORS_METADATA_CHARS = 1 * MIB
+# NumPy's limit on the rank of an array is 64.
+MAX_TENSOR_RANK = 64
+MAX_TENSOR_NAME_CHARS = 512
+# Any tensor is smaller than this many bits: a file has at most 16 TiB.
+MAX_TENSOR_BITS = 2**48
+
+# The part of a GGUF file before the weights: vocabulary, merges, tensor table.
+MAX_GGUF_HEADER_BYTES = 256 * MIB
+# Array elements in it, all arrays together: a vocabulary of 1 Mi with scores, types and merges.
+MAX_GGUF_ELEMENTS = 6_000_000
+MAX_GGUF_KEYS = 65_536
+MAX_GGUF_TENSORS = 1_000_000
+# The specification allows arrays in arrays; no writer goes deeper than one.
+MAX_GGUF_NESTING = 4
+# 2^16-1 bytes by the specification.
+MAX_GGUF_KEY_BYTES = 65_535
+# GGML_MAX_NAME is 64 with its final NUL; some branches were built with 128.
+MAX_GGUF_TENSOR_NAME_BYTES = 127
+# GGML_MAX_DIMS.
+MAX_GGUF_DIMS = 4
+# A page is the largest alignment that anything asks for.
+MAX_GGUF_ALIGNMENT = 64 * KIB
+
+# Central directory of a wheel, held in memory: 200,000 members of some 150 bytes.
+MAX_WHEEL_DIRECTORY_BYTES = 32 * MIB
+MAX_WHEEL_MEMBERS = 200_000
+# Unpacked size of one wheel; the largest published ones have some 2 GiB.
+MAX_WHEEL_UNPACKED_BYTES = 16 * GIB
+# Deflate reaches 1032:1 on zeros; real wheels stay below 10:1. Small ones may do as they like.
+MAX_WHEEL_RATIO = 100
+WHEEL_RATIO_FLOOR_BYTES = 64 * MIB
+# RECORD, WHEEL, METADATA, entry_points.txt: each is read into memory.
+MAX_WHEEL_METADATA_BYTES = 32 * MIB
+
+# modelscan took 265 MB for a pickle of 4.7 MB; numpy alone reserves 1 GiB of addresses.
+MODELSCAN_ADDRESS_BYTES = 8 * GIB
+# Seconds of processor and of wall time for all files of one artifact that modelscan takes up.
+MODELSCAN_CPU_SECONDS = 300
+MODELSCAN_WALL_SECONDS = 600
+# Issues and errors of one file that the child hands on; the rest changes no verdict.
+MODELSCAN_MAX_REPORTED = 100
+# The child's whole answer.
+MODELSCAN_MAX_ANSWER_BYTES = 64 * MIB

@@ -1,0 +1,38 @@
+"""How a scanner words what it found: visible characters only, bounded, the same on every machine."""
+
+from __future__ import annotations
+
+from airgap.format.evidence import Finding
+from bundler.scan.interface import Subject
+
+_SHOWN_CHARS = 120
+_MESSAGE_CHARS = 2000
+
+
+def shown(text: object) -> str:
+    """`text` quoted for a message: ASCII only, so that nothing in it can turn or hide the line."""
+    quoted = ascii(str(text))
+    if len(quoted) <= _SHOWN_CHARS:
+        return quoted
+    return quoted[: _SHOWN_CHARS - 4] + "...'"
+
+
+def finding(
+    scanner: str,
+    subject: Subject,
+    id: str,
+    severity: str,
+    message: str,
+    details: tuple[str, ...] = (),
+) -> Finding:
+    """A finding about `subject`. `message` is cut to a length that a report can show."""
+    return Finding(
+        id=id,
+        severity=severity,
+        scanner=scanner,
+        artifact=subject.artifact,
+        path=subject.path,
+        sha256=subject.sha256,
+        message=message[:_MESSAGE_CHARS],
+        details=details,
+    )
