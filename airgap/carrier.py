@@ -52,15 +52,19 @@ def find_bundle(path: Path) -> Path:
     """The bundle at `path`, or the only one directly below it (a medium's top folder)."""
     if (path / layout.OCI_LAYOUT).exists() or (path / layout.TRUST).exists():
         return path
-    with fsio.disk_errors(f"reading {path}"):
-        found = sorted(e for e in path.iterdir() if (e / layout.TRUST).is_dir())
+    found: list[Path] = []
+    if path.is_dir():
+        with fsio.disk_errors(f"reading {path}"):
+            found = sorted(e for e in path.iterdir() if (e / layout.TRUST).is_dir())
     if len(found) == 1:
         return found[0]
     names = ", ".join(e.name for e in found[:5]) or "none"
     raise UsageError(
         "bundle.not-found",
         f"{path} is not a bundle",
-        why=f"it has no {layout.TRUST} folder, and {len(found)} bundles lie below it ({names})",
+        why=f"it has no {layout.TRUST} folder, and {len(found)} bundles lie below it ({names})"
+        if path.exists()
+        else "there is no such folder",
         do="name the folder that holds README.txt and trust/",
     )
 

@@ -37,9 +37,10 @@ def collect(
         return published
     _check_base(packet, repository, published)
     root = _check_root(signed, published)
+    # People first: "approved by alice only" says more than a count of signatures.
+    keep = _count_statements(packet, root, files)
     targets = signed["targets"]
     check_threshold(root, "targets", targets, _named(targets.signed))
-    keep = _count_statements(packet, root, files)
     out = {f"{m.signed.version}.{role}.json": _bytes(m) for role, m in signed.items()}
     out |= builder_files(published, _bytes(targets), builder, now, transit_days)
     if packet.manifest is not None and packet.report is not None:
