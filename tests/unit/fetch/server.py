@@ -97,6 +97,9 @@ def serving() -> Iterator[Server]:
             server.headers.append(dict(self.headers))
             server.pages.get(self.path, status(404))(self)
 
+        def do_HEAD(self) -> None:
+            server.pages.get(self.path, status(404))(self)
+
         def log_message(self, *args: object) -> None:
             return None
 
