@@ -67,3 +67,8 @@ MODELSCAN_WALL_SECONDS = 600
 MODELSCAN_MAX_REPORTED = 100
 # The child's whole answer.
 MODELSCAN_MAX_ANSWER_BYTES = 64 * MIB
+
+# Findings of one file that the evidence names; the rest is one line. The worst come first.
+MAX_FINDINGS_PER_FILE = 100
+# `Line` of airgap.format.types allows 300 characters.
+MAX_REASON_CHARS = 300

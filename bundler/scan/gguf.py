@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundler.scan import bounds
-from bundler.scan.ggufread import STRING, Fault, Header, open_header
+from bundler.scan.ggufread import STRING, Header, open_header
 from bundler.scan.interface import ScanResult, Subject, Unscanned
-from bundler.scan.report import finding, shown
+from bundler.scan.report import Fault, finding, shown
 from bundler.scan.text import hidden_in
 
 NAME = "gguf"

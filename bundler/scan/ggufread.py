@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.scan import bounds
+from bundler.scan.report import Fault
 
 # Type numbers of values: bytes of each fixed one, then the two that have a length.
 FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -16,15 +17,6 @@ STRING = 8
 ARRAY = 9
 # Least bytes of one element: a text is at least its length, an array its type and length.
 _LEAST = {**FIXED, STRING: 8, ARRAY: 12}
-
-
-class Fault(Exception):
-    """The file breaks the rule `id`; `message` says where."""
-
-    def __init__(self, id: str, message: str) -> None:
-        super().__init__(message)
-        self.id = id
-        self.message = message
 
 
 class Header:

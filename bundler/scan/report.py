@@ -9,6 +9,15 @@ _SHOWN_CHARS = 120
 _MESSAGE_CHARS = 2000
 
 
+class Fault(Exception):
+    """A file breaks the rule `id`; `message` says where. Scanners turn it into a finding."""
+
+    def __init__(self, id: str, message: str) -> None:
+        super().__init__(message)
+        self.id = id
+        self.message = message
+
+
 def shown(text: object) -> str:
     """`text` quoted for a message: ASCII only, so that nothing in it can turn or hide the line."""
     quoted = ascii(str(text))

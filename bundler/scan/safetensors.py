@@ -18,7 +18,7 @@ from airgap.errors import FormatError
 from airgap.format import canonical
 from bundler.scan import bounds
 from bundler.scan.interface import ScanResult, Subject, Unscanned
-from bundler.scan.report import finding, shown
+from bundler.scan.report import Fault, finding, shown
 from bundler.scan.shards import check_shards
 
 NAME = "safetensors"
@@ -34,15 +34,6 @@ _DTYPE_BITS = {
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
 }
 _TENSOR_KEYS = {"dtype", "shape", "data_offsets"}
-
-
-class Fault(Exception):
-    """The file breaks the rule `id`; `message` says where."""
-
-    def __init__(self, id: str, message: str) -> None:
-        super().__init__(message)
-        self.id = id
-        self.message = message
 
 
 @dataclass(frozen=True)
