@@ -6,9 +6,9 @@ import signal
 import time
 import types
 
-from airgap.errors import ServingError
+from airgap.errors import HostError, ServingError
 from airgap.events import Sink, silent
-from airgap.host import activate, endpoint, logs, services
+from airgap.host import activate, endpoint, locks, logs, services
 from airgap.host.activate import Judge
 from airgap.host.deployment import Deployment
 from airgap.host.engines.registry import serving_plan
@@ -24,8 +24,10 @@ def run_foreground(paths: HostPaths, name: str, judge: Judge, sink: Sink = silen
     Takes the host's lock only while it starts and stops. Raises what `activate.start` raises,
     KeyboardInterrupt when it was interrupted before it served, and ServingError
     `serving.engine-died` when the engine crashes too often. Call it from the main thread: it
-    takes the two signals over.
+    takes the two signals over. HostError `host.already-running` when NAME serves already.
     """
+    with paths.exclusive("airgap run"):
+        _must_not_run(paths, name)
     old = {number: signal.signal(number, _interrupt) for number in _STOP}
     try:
         with paths.exclusive("airgap run"):
@@ -39,6 +41,18 @@ def run_foreground(paths: HostPaths, name: str, judge: Judge, sink: Sink = silen
         for number, handler in old.items():
             signal.signal(number, handler)
     return 0
+
+
+def _must_not_run(paths: HostPaths, name: str) -> None:
+    """What this command ends at its end must be what it began."""
+    places = [paths.deployment(name, v) for v in activate.versions(paths, name)]
+    if any(locks.holder(p.supervisor_lock) for p in places):
+        raise HostError(
+            "host.already-running",
+            f"{name} cannot be served in the foreground",
+            why="it is served in the background already",
+            do=f"run `airgap stop {name}` first, or leave it as it is",
+        )
 
 
 def _interrupt(_number: int, _frame: types.FrameType | None) -> None:

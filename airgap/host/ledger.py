@@ -98,7 +98,7 @@ def _broken(path: Path, line: int, why: str) -> IntegrityError:
 def append(path: Path, event: str, data: Mapping[str, str], *, now: int | None = None) -> Entry:
     """Add one entry; it is on disk when this returns. The caller holds the host's lock.
 
-    A torn last line is cut off, and an entry `ledger.repaired` says so before this one.
+    A torn last line is cut off, and an entry `ledger-repaired` says so before this one.
     """
     chain = read(path)
     when = int(time.time()) if now is None else now
@@ -106,7 +106,7 @@ def append(path: Path, event: str, data: Mapping[str, str], *, now: int | None =
     seq, head = len(chain.entries), chain.head
     events: list[tuple[str, Mapping[str, str]]] = [(event, data)]
     if chain.torn:
-        events.insert(0, ("ledger.repaired", {"bytes": str(chain.torn)}))
+        events.insert(0, ("ledger-repaired", {"bytes": str(chain.torn)}))
     for name, values in events:
         new.append(Entry(seq=seq, time=when, event=name, data=dict(values), prev=head))
         seq, head = seq + 1, new[-1].hash

@@ -188,7 +188,7 @@ def how_it_ended(returncode: int) -> str:
     """An exit status as a person reads it; SIGILL is the sign of a wheel for another CPU."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
-    name = signal.Signals(-returncode).name
+    name = {s.value: s.name for s in signal.Signals}.get(-returncode, f"signal {-returncode}")
     if -returncode == signal.SIGILL:
-        return f"was ended by {name}: it was built for a CPU with instructions that this one lacks"
+        return f"was ended by {name}: it is built for another CPU, one with instructions that this one lacks"
     return f"was ended by {name}"

@@ -24,7 +24,7 @@ from airgap.host.paths import DeploymentPaths
 _INSTALL_SECONDS = 3600
 # What the two installers say when a wheel's bytes are not the ones that were approved.
 _HASH_WORDS = ("hash mismatch", "do not match the hashes", "bad crc", "not a zip file")
-_UNFIT_WORDS = ("is not a supported wheel", "no matching distribution", "not compatible with")
+_UNFIT_WORDS = ("not a supported wheel", "no matching distribution", "no wheels with a matching")
 _MISSING_VENV = ("no module named venv", "ensurepip is not available", "no module named ensurepip")
 
 

@@ -21,6 +21,7 @@ from airgap.errors import HostError, PolicyError, ServingError
 from airgap.format.manifest import Manifest
 from airgap.host import activate, endpoint, front, ledger, loopback, probe, services, smoke
 from airgap.host.endpoint import Endpoint
+from airgap.host.foreground import run_foreground
 from airgap.host.preflight import NotFit, preflight
 from airgap.host.status import Status, status
 from tests.e2e.hostlab import IMPOSSIBLE, SUM, HostLab, free_port, wait_for
@@ -302,20 +303,20 @@ def test_prompts_and_answers_are_in_no_file(host: HostLab) -> None:
 FOREGROUND = """
 import sys
 from pathlib import Path
-from airgap.host import processes
 from airgap.host.foreground import run_foreground
 from airgap.host.paths import HostPaths
-processes.entry_point = lambda: tuple(sys.argv[2:])
 sys.exit(run_foreground(HostPaths(Path(sys.argv[1])), "smol", lambda m, d: None))
 """
 
 
 def test_foreground_serves_until_sigterm_and_takes_all_along(host: HostLab) -> None:
-    from airgap.host import processes
-
     host.install(host.manifest("1"))
+    with pytest.raises(HostError) as e:
+        run_foreground(host.paths, "smol", fine)
+    assert e.value.id == "host.already-running"
+    assert_only_serves(host, "1")
     activate.stop(host.paths, "smol")
-    argv = [sys.executable, "-I", "-c", FOREGROUND, str(host.root), *processes.entry_point()]
+    argv = [sys.executable, "-I", "-c", FOREGROUND, str(host.root)]
     with subprocess.Popen(argv) as process:
         wait_for(lambda: is_healthy(host.port))
         wait_for(lambda: state_of(host, "1").state == "serving")

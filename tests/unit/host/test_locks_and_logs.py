@@ -1,0 +1,127 @@
+"""A lock is held exactly as long as its process lives; a log is bounded and harmless to show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import airgap
+from airgap.host import locks, logs, processes
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from airgap.errors import SealiftError
+from airgap.host import locks
+try:
+    locks.hold(Path(sys.argv[1]), "this test")
+except SealiftError as e:
+    sys.exit(e.id)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def hold(path: Path) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-c", _HOLD, str(path)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_holder_is_the_living_process_and_nobody_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "lock"
+    assert locks.holder(path) is None
+    with hold(path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert locks.holder(path) == process.pid
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert locks.holder(path) is None
+
+
+def test_second_holder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold(path) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with hold(path) as second:
+            assert second.wait() == 1
+            assert second.stderr is not None
+            assert b"host.already-running" in second.stderr.read()
+        assert locks.holder(path) == first.pid
+        first.kill()
+
+
+def test_stale_lock_file_names_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text(str(os.getpid()))
+    assert locks.holder(path) is None
+
+
+def test_start_time_tells_a_process_from_a_later_one_of_its_id() -> None:
+    assert processes.start_ticks(os.getpid()) == processes.start_ticks(os.getpid())
+    with subprocess.Popen(["/bin/true"]) as process:
+        process.wait()
+    assert processes.start_ticks(process.pid) is None
+
+
+def test_log_turns_over_and_keeps_two(tmp_path: Path) -> None:
+    path = tmp_path / "engine.log"
+    log = logs.RotatingLog(path, max_bytes=100)
+    for n in range(30):
+        log.write(f"line {n:04}\n".encode())
+    log.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["engine.log", "engine.log.1"]
+    assert path.stat().st_size <= 100 and (tmp_path / "engine.log.1").stat().st_size <= 100
+    assert logs.tail(path, 1) == "line 0029"
+
+
+def test_log_is_continued_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "engine.log"
+    for text in (b"one\n", b"two\n"):
+        log = logs.RotatingLog(path)
+        log.write(text)
+        log.close()
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_terminal_escapes_in_a_log_are_shown_harmlessly(tmp_path: Path) -> None:
+    path = tmp_path / "engine.log"
+    path.write_bytes(b"\x1b]0;owned\x07 \xff ok\n")
+    shown = logs.tail(path)
+    assert "\x1b" not in shown and "\x07" not in shown and shown.endswith("ok")
+
+
+def test_program_runs_itself_again_from_its_zip(tmp_path: Path) -> None:
+    zipped = tmp_path / "airgap.pyz"
+    package = Path(airgap.__file__).parent
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for file in package.rglob("*.py"):
+            archive.write(file, str(Path("airgap") / file.relative_to(package)))
+        archive.writestr(
+            "__main__.py", "from airgap.host import processes\nprint(*processes.entry_point())\n"
+        )
+    for flags in (["-I"], ["-I", "-S"]):
+        argv = [sys.executable, *flags, zipped.name]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [sys.executable, *flags, str(zipped)]
+
+
+def test_program_runs_itself_again_from_its_package() -> None:
+    assert processes.entry_point() == (sys.executable, "-I", "-m", "airgap")
+
+
+@pytest.mark.parametrize("loud", ["no such file", "cannot bind"])
+def test_daemon_that_ends_at_once_is_an_error_with_its_own_words(tmp_path: Path, loud: str) -> None:
+    log = tmp_path / "d.log"
+    log.write_text(loud)
+    pid = os.posix_spawn("/bin/false", ["false"], {})
+    with pytest.raises(Exception, match=r"serving\.daemon") as e:
+        processes.wait_until(lambda: False, pid, log, "the daemon")
+    assert loud in e.value.why  # type: ignore[attr-defined]

@@ -1,0 +1,137 @@
+"""Preflight: every reason at once, nothing written, no connection tried."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from airgap import limits
+from airgap.events import Event, Line, Warn
+from airgap.format.types import Serve, Target
+from airgap.host import interpreter, preflight, probe, stage
+from airgap.host.paths import HostPaths
+from airgap.host.preflight import NotFit, needs
+from airgap.store import Store
+from tests.unit.host.parts import PYTHON, UV, digest_of, make_manifest, with_serve
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> HostPaths:
+    return HostPaths(tmp_path / "host")
+
+
+def test_all_problems_are_named_at_once(paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(python="3.99", platform="aarch64-manylinux_2_90", accelerator="cuda-13")
+    manifest = make_manifest(paths, target=target)
+    monkeypatch.setattr(probe, "machine", lambda: "x86_64")
+    monkeypatch.setattr(probe, "glibc", lambda: (2, 36))
+    monkeypatch.setattr(probe, "has_library", lambda _: False)
+    monkeypatch.setattr(probe, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(probe, "port_is_free", lambda _: False)
+    monkeypatch.setattr(probe, "space", lambda p: probe.Space(p, 1, 10))
+    with pytest.raises(NotFit) as e:
+        preflight.preflight(paths, manifest, lambda _: None)
+    assert (e.value.id, e.value.exit_code) == ("host.not-fit", 7)
+    found = [p.what for p in e.value.problems]
+    assert found == ["disk", "system library", "Python", "machine", "C library", "GPU", "port"]
+    for problem in e.value.problems:
+        assert problem.why in e.value.why and problem.do in e.value.do
+    assert "libgomp1" in e.value.do
+    assert not paths.deployments.exists()
+
+
+def test_engine_that_cannot_be_served_is_one_of_the_problems(paths: HostPaths) -> None:
+    manifest = make_manifest(paths, serve=Serve(engine="vllm", name="t", port=18998))
+    with pytest.raises(NotFit) as e:
+        preflight.preflight(paths, manifest, lambda _: None)
+    assert "wants the engine vllm" in e.value.why
+
+
+def test_this_host_fits_and_says_with_what(paths: HostPaths) -> None:
+    events: list[Event] = []
+    preflight.preflight(paths, make_manifest(paths), events.append)
+    lines = [e for e in events if isinstance(e, Line)]
+    assert len(lines) == 1 and "bytes free" in lines[0].text and "default route" in lines[0].text
+
+
+def test_import_is_counted_to_the_byte_and_only_what_is_missing(paths: HostPaths) -> None:
+    manifest = make_manifest(paths)
+    packed = sum(f.size for f in manifest.wheels_to_serve().files)
+    unpacked = packed * limits.WHEEL_UNPACK_FACTOR + limits.HOST_RESERVE_BYTES
+    assert needs(paths, manifest) == preflight.Needs(0, unpacked)
+    model = manifest.model_to_serve().files[0]
+    os.unlink(Store(paths.store).blob_path(model.sha256))
+    assert needs(paths, manifest) == preflight.Needs(model.size, unpacked)
+
+
+def test_what_is_staged_needs_no_more_space(paths: HostPaths) -> None:
+    manifest = make_manifest(paths)
+    stage.stage(paths, manifest, digest_of(manifest), uv=UV)
+    assert needs(paths, manifest) == preflight.Needs(0, 0)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(9, False), (10, True)])
+def test_disk_is_judged_to_the_byte_per_file_system(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+) -> None:
+    monkeypatch.setattr(probe, "space", lambda p: probe.Space(p, 1, free))
+    manifest = make_manifest(paths)
+    found = [
+        p.what
+        for p in preflight.find_problems(paths, manifest, preflight.Needs(4, 6))
+        if p.what == "disk"
+    ]
+    assert found == ([] if fits else ["disk"])
+
+
+def test_two_file_systems_are_judged_apart(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(path: Path) -> probe.Space:
+        return probe.Space(path, 1 if path == paths.store else 2, 6)
+
+    monkeypatch.setattr(probe, "space", two)
+    wanted = preflight.Needs(4, 6)
+    assert not any(
+        p.what == "disk" for p in preflight.find_problems(paths, make_manifest(paths), wanted)
+    )
+
+
+def test_taken_port_is_named(paths: HostPaths) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen(1)
+        manifest = with_serve(make_manifest(paths), port=s.getsockname()[1])
+        with pytest.raises(NotFit) as e:
+            preflight.preflight(paths, manifest, lambda _: None)
+    assert [p.what for p in e.value.problems] == ["port"]
+
+
+def test_little_memory_is_a_warning(paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "memory_available", lambda: 3)
+    events: list[Event] = []
+    preflight.preflight(paths, make_manifest(paths), events.append)
+    assert [e.id for e in events if isinstance(e, Warn)] == ["host.memory"]
+
+
+def test_library_that_the_loader_lacks_is_missing() -> None:
+    assert probe.has_library("libc.so.6")
+    assert not probe.has_library("libnobodyhasthis.so.9")
+
+
+def test_glibc_and_memory_are_read() -> None:
+    libc = probe.glibc()
+    assert libc is not None and libc >= (2, 17)
+    assert (probe.memory_available() or 0) > 0
+
+
+def test_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    found = probe.space(tmp_path / "a" / "b")
+    assert found.folder == tmp_path and found.free > 0
+
+
+def test_our_own_python_is_found() -> None:
+    assert interpreter.find(PYTHON).exists()

@@ -1,0 +1,154 @@
+"""The supervisor with an engine that only crashes, hangs or litters: restarts bounded, no stray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airgap.host import endpoint, locks, processes, stage, supervise
+from airgap.host.deployment import Deployment
+from airgap.host.paths import HostPaths
+from tests.unit.host.parts import UV, digest_of, make_manifest, wheel_bytes
+
+_RUN = """
+import sys
+from pathlib import Path
+from airgap import limits
+limits.RESTART_BACKOFF_SECONDS = 0
+limits.ENGINE_STOP_SECONDS = 1
+from airgap.host import supervise
+from airgap.host.paths import HostPaths
+sys.exit(supervise.main(HostPaths(Path(sys.argv[1])), "tiny", "1"))
+"""
+
+IGNORES_SIGTERM = b"#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.1; done\n"
+HAS_A_CHILD = b"#!/bin/sh\nsleep 300 & echo child $!\nwait\n"
+
+
+def deploy(tmp_path: Path, program: bytes) -> Deployment:
+    paths = HostPaths(tmp_path / "host")
+    manifest = make_manifest(paths, wheel=wheel_bytes(program=program))
+    return stage.stage(paths, manifest, digest_of(manifest), uv=UV)
+
+
+def supervise_it(done: Deployment) -> subprocess.Popen[bytes]:
+    root = done.paths.folder.parents[2]
+    return subprocess.Popen([sys.executable, "-c", _RUN, str(root)])
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def is_up(done: Deployment) -> bool:
+    where = endpoint.live(done.paths)
+    return where is not None and where.state == "up"
+
+
+def child_of(done: Deployment) -> int | None:
+    log = done.paths.engine_log
+    words = log.read_text().split() if log.exists() else []
+    return int(words[1]) if len(words) > 1 else None
+
+
+def test_engine_that_only_crashes_is_given_up_with_the_reason(tmp_path: Path) -> None:
+    done = deploy(tmp_path, b"#!/bin/sh\necho no such thing\nexit 3\n")
+    assert supervise_it(done).wait(60) == 9
+    said = endpoint.read(done.paths)
+    assert said is not None
+    assert (said.state, said.crashes, said.last_exit) == ("failed", 6, "ended with exit status 3")
+    assert endpoint.live(done.paths) is None
+    log = done.paths.engine_log.read_text()
+    assert log.count("no such thing") == 6
+    assert "start again: False" in log
+
+
+def test_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    done = deploy(tmp_path, IGNORES_SIGTERM)
+    with supervise_it(done) as supervisor:
+        wait_for(lambda: is_up(done))
+        where = endpoint.live(done.paths)
+        assert where is not None
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(30) == 0
+    assert processes.start_ticks(where.engine) is None
+    assert endpoint.read(done.paths) is None
+
+
+def test_children_of_the_engine_end_with_it(tmp_path: Path) -> None:
+    done = deploy(tmp_path, HAS_A_CHILD)
+    with supervise_it(done) as supervisor:
+        wait_for(lambda: child_of(done) is not None)
+        child = child_of(done)
+        assert child is not None and processes.start_ticks(child) is not None
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(30) == 0
+    wait_for(lambda: processes.start_ticks(child) is None)
+
+
+def test_killed_supervisor_takes_the_engine_along_at_once(tmp_path: Path) -> None:
+    done = deploy(tmp_path, IGNORES_SIGTERM)
+    with supervise_it(done) as supervisor:
+        wait_for(lambda: is_up(done))
+        where = endpoint.live(done.paths)
+        assert where is not None
+        supervisor.kill()
+    wait_for(lambda: processes.start_ticks(where.engine) is None)
+
+
+def test_second_supervisor_of_a_deployment_is_refused(tmp_path: Path) -> None:
+    done = deploy(tmp_path, IGNORES_SIGTERM)
+    with supervise_it(done) as first:
+        wait_for(lambda: is_up(done))
+        with subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(done.paths.folder.parents[2])],
+            stderr=subprocess.PIPE,
+        ) as second:
+            assert second.wait(30) == 1
+            assert second.stderr is not None
+            assert b"host.already-running" in second.stderr.read()
+        assert locks.holder(done.paths.supervisor_lock) == first.pid
+        first.terminate()
+
+
+def test_damaged_endpoint_does_not_keep_a_supervisor_from_starting(tmp_path: Path) -> None:
+    done = deploy(tmp_path, IGNORES_SIGTERM)
+    done.paths.endpoint.write_bytes(b"{")
+    with supervise_it(done) as supervisor:
+        wait_for(lambda: locks.holder(done.paths.supervisor_lock) == supervisor.pid)
+        wait_for(lambda: done.paths.endpoint.exists() and done.paths.endpoint.stat().st_size > 9)
+        assert is_up(done)
+        supervisor.terminate()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(3, "exit status 3"), (-signal.SIGKILL, "SIGKILL"), (-signal.SIGILL, "another CPU")],
+)
+def test_way_an_engine_ended_is_said_in_words(code: int, words: str) -> None:
+    assert words in supervise.how_it_ended(code)
+
+
+def test_stray_of_another_start_time_is_left_alone(tmp_path: Path) -> None:
+    """A process that got the id of a dead engine is not ours to end."""
+    done = deploy(tmp_path, IGNORES_SIGTERM)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
+        old = endpoint.Endpoint(
+            port=1, state="up", supervisor=1, engine=bystander.pid, ticks=1, since=1
+        )
+        endpoint.write(done.paths, old)
+        with supervise_it(done) as supervisor:
+            wait_for(lambda: is_up(done))
+            supervisor.terminate()
+        assert processes.start_ticks(bystander.pid) is not None
+        os.kill(bystander.pid, signal.SIGKILL)
