@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from airgap import limits
-from airgap.errors import HostError, IntegrityError
+from airgap.errors import DiskError, HostError, IntegrityError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.host import front, interpreter, probe
@@ -14,6 +14,8 @@ from airgap.host.deployment import read_record
 from airgap.host.engines.registry import engine_for
 from airgap.host.paths import HostPaths
 from airgap.store import Store
+
+_DISK = "disk"
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,14 @@ def _is_staged(paths: HostPaths, manifest: Manifest) -> bool:
 
 
 def preflight(paths: HostPaths, manifest: Manifest, sink: Sink) -> Needs:
-    """Emit what fits and what to watch; raise NotFit `host.not-fit` (exit 7) with all problems."""
+    """Emit what fits and what to watch; raise NotFit `host.not-fit` (exit 7) with all
+    problems, or DiskError `disk.full` (exit 8) when space is the only one."""
     wanted = needs(paths, manifest)
     problems = tuple(find_problems(paths, manifest, wanted))
     for warning in warnings(manifest):
         sink(warning)
+    if problems and all(p.what == _DISK for p in problems):
+        raise _no_space(problems)
     if problems:
         raise NotFit(f"{manifest.name} {manifest.version}", problems)
     free = probe.space(paths.root).free
@@ -80,6 +85,16 @@ def preflight(paths: HostPaths, manifest: Manifest, sink: Sink) -> Needs:
     text = f"fits: {paths.root} has {free:,} bytes free (needs {total:,}), {route}"
     sink(Line("host", text))
     return wanted
+
+
+def _no_space(problems: tuple[Problem, ...]) -> DiskError:
+    """Space alone is lacking: the exit code says so."""
+    return DiskError(
+        "disk.full",
+        "there is not enough space for this bundle; nothing was written",
+        why="\n".join(p.why for p in problems),
+        do="\n".join(p.do for p in problems),
+    )
 
 
 def find_problems(paths: HostPaths, manifest: Manifest, wanted: Needs) -> Iterator[Problem]:
@@ -106,7 +121,7 @@ def _disk(paths: HostPaths, wanted: Needs) -> Iterator[Problem]:
     for found, size in asked.values():
         if size > found.free:
             yield Problem(
-                "disk",
+                _DISK,
                 f"{found.folder} has {found.free:,} bytes free, {size:,} are needed",
                 f"free {size - found.free:,} bytes there, or name another place with --root",
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.hostlab import HostLab, Parts, fetch_parts, free_port
+from tests.e2e.world import Connected
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,18 @@ def host(tmp_path: Path, parts: Parts) -> Iterator[HostLab]:
     yield lab
     lab.stop_all()
     assert lab.alive() == []
+
+
+@pytest.fixture(scope="session")
+def connected(tmp_path_factory: pytest.TempPathFactory, parts: Parts) -> Connected:
+    """A connected side with three officers, trust published, and a kit."""
+    made = Connected(tmp_path_factory.mktemp("connected"), parts, free_port())
+    made.set_up()
+    made.sealift("kit", "-o", "kit")
+    return made
+
+
+@pytest.fixture(scope="session")
+def v1(connected: Connected) -> Path:
+    """A good bundle, release 1."""
+    return connected.bundle("1.0")
