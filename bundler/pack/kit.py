@@ -1,0 +1,196 @@
+"""The installer kit: what an isolated host needs before its first bundle.
+
+    airgap.pyz   the isolated side, for the host's own Python 3.10+
+    uv           installs wheels fast; pip is used without it
+    root.json    the officers' keys, when there are any yet
+    README.txt   what to type
+    airgap-fingerprints.txt   the sheet: travels on another way than the kit
+
+The sheet is written last, so a kit without it is not complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import IntegrityError, SourceError, UsageError
+from airgap.events import Line, Sink, silent
+from airgap.format.request import WheelsRequest
+from airgap.format.types import Target
+from bundler.fetch import download, resolver
+from bundler.fetch.wheels import lock_wheels
+from bundler.pack import pyz
+from bundler.workspace import Workspace
+
+PYZ, UV, ROOT, README = "airgap.pyz", "uv", "root.json", "README.txt"
+SHEET = "airgap-fingerprints.txt"
+REQUIREMENTS = Path(__file__).with_name("kit-requirements.txt")
+# The oldest Python that a host may have. Pure-Python wheels: the platform only satisfies uv.
+_OLDEST = Target(python="3.10", platform="x86_64-manylinux_2_28", accelerator="cpu")
+_PIN = re.compile(r"([a-z0-9-]+==[0-9][0-9.]*) --hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A complete kit in `folder`; `sheet` has the SHA-256 of all that is run or trusted."""
+
+    folder: Path
+    sheet: Path
+
+    @property
+    def pyz(self) -> Path:
+        """The isolated side's program."""
+        return self.folder / PYZ
+
+
+def build_kit(out: Path, root_json: bytes | None, *, cache: Path, sink: Sink = silent) -> Kit:
+    """Write the kit into `out`, which may be new, empty, or hold an older kit.
+
+    `cache`: where the pinned wheels are kept. Same sources, uv and root: same bytes.
+    Raises UsageError `kit.not-empty`, SourceError when the wheels cannot be had, IntegrityError
+    `kit.pin` when an index serves other bytes than the pinned ones.
+    """
+    _check_folder(out)
+    wheels = pinned_wheels(cache / "kit", sink)
+    files = {PYZ: pyz.build(wheels, cache / "kit"), UV: _uv()}
+    if root_json is not None:
+        files[ROOT] = root_json
+    sheet = sums(files)
+    files[README] = _readme(files).encode()
+    _clear(out)
+    for name, data in files.items():
+        fsio.write(out / name, data, 0o755 if name in (PYZ, UV) else 0o644)
+    fsio.write(out / SHEET, sheet)
+    sink(Line("kit", f"{PYZ} {len(files[PYZ]):,} bytes, {UV} {len(files[UV]):,} bytes"))
+    return Kit(out, out / SHEET)
+
+
+def sums(files: dict[str, bytes]) -> bytes:
+    """The sheet, as `sha256sum -c` reads it."""
+    lines = [f"{hashlib.sha256(d).hexdigest()}  {n}\n" for n, d in sorted(files.items())]
+    return "".join(lines).encode()
+
+
+def _check_folder(out: Path) -> None:
+    if not out.exists():
+        return
+    with fsio.disk_errors(f"reading {out}"):
+        others = {p.name for p in out.iterdir()} - {PYZ, UV, ROOT, README, SHEET}
+    others = {n for n in others if not n.startswith(fsio.TEMP_PREFIX)}
+    if others:
+        raise UsageError(
+            "kit.not-empty",
+            f"{out} holds something else than a kit: {sorted(others)[0]}",
+            why="a kit is a folder of its own, so that nothing in it goes unchecked",
+            do=f"name a folder of its own, for example {out / 'kit'}",
+        )
+
+
+def _clear(out: Path) -> None:
+    """Take an older kit away, its sheet first."""
+    fsio.make_dirs(out)
+    fsio.sweep(out)
+    with fsio.disk_errors(f"writing {out}"):
+        for name in (SHEET, README, ROOT, UV, PYZ):
+            (out / name).unlink(missing_ok=True)
+        fsio.fsync_dir(out)
+
+
+def pins() -> dict[str, str]:
+    """`name==version` -> SHA-256 of the wheel, in the order of the file."""
+    lines = REQUIREMENTS.read_text("utf-8").splitlines()
+    found = [_PIN.fullmatch(line) for line in lines if not line.startswith("#")]
+    return {m[1]: m[2] for m in found if m}
+
+
+def pinned_wheels(place: Path, sink: Sink = silent) -> list[bytes]:
+    """The pinned wheels' bytes, each hashed now; from `place` when they were fetched before."""
+    pinned = pins()
+    workspace = Workspace(place)
+    blobs = [workspace.store.blob_path(sha256) for sha256 in pinned.values()]
+    if not all(b.is_file() for b in blobs):
+        _fetch(tuple(pinned), workspace, sink)
+    return [_read(b, requirement) for b, requirement in zip(blobs, pinned, strict=True)]
+
+
+def _fetch(requirements: Sequence[str], workspace: Workspace, sink: Sink) -> None:
+    """From the indexes that pip and uv are configured with, as every wheel of a request."""
+    request = WheelsRequest(name="kit", requirements=tuple(requirements))
+    locked = lock_wheels(request, _OLDEST, workspace.home, workspace, sink)
+    pinned = set(pins().values())
+    for file in locked.files:
+        if file.sha256 not in pinned:
+            raise _other(str(file.path), f"{file.label} offers sha256 {file.sha256}")
+    remote = [download.Item(f.url, f.sha256, f.size, str(f.path)) for f in locked.files if f.url]
+    download.fetch(remote, workspace.store, sink)
+
+
+def _read(blob: Path, requirement: str) -> bytes:
+    with fsio.disk_errors(f"reading {blob}"):
+        data = blob.read_bytes() if blob.is_file() else b""
+    found = hashlib.sha256(data).hexdigest()
+    if found != blob.name:
+        raise _other(requirement, f"{blob} has sha256 {found}")
+    return data
+
+
+def _other(name: str, why: str) -> IntegrityError:
+    return IntegrityError(
+        "kit.pin",
+        f"{name} is not the wheel that the kit is made of",
+        why=why,
+        do="delete that file, or take the index that serves it out of pip's and uv's "
+        "configuration, then run this again",
+    )
+
+
+def _uv() -> bytes:
+    """The uv that resolved the wheels here; its licence is Apache-2.0 or MIT."""
+    found = shutil.which(resolver.find_uv())
+    if found is None:
+        raise SourceError(
+            "source.uv",
+            "there is no uv to put into the kit",
+            why="neither the package uv nor a uv on PATH was found",
+            do="install the connected side again: pip install 'sealift[connected]'",
+        )
+    with fsio.disk_errors(f"reading {found}"), open(found, "rb") as f:
+        return f.read()
+
+
+def _readme(files: dict[str, bytes]) -> str:
+    machine = os.uname().machine
+    root = (
+        "2. Trust the officers, once. It asks for the fingerprint of root.json on the sheet:\n\n"
+        "     python3 airgap.pyz trust add root.json\n"
+        if ROOT in files
+        else "2. Get root.json, the officers' keys, and its fingerprint; then, once:\n\n"
+        "     python3 airgap.pyz trust add root.json\n"
+    )
+    return f"""Sealift installer kit
+=====================
+
+1. Before anything here runs, compare it with the sheet that came to you on another way. Take that
+   sheet, not the one beside this file: whoever changed the kit would have changed that one too.
+
+     sha256sum -c /path/to/the/sheet/{SHEET}
+
+{root}
+3. Install a bundle:
+
+     python3 airgap.pyz verify  /media/usb
+     python3 airgap.pyz install /media/usb
+
+airgap.pyz needs Python 3.10 or newer and nothing else. It is a zip of plain source: airgap, click,
+tuf, securesystemslib and urllib3, each with its licence. `unzip -l airgap.pyz` lists it.
+
+uv is for Linux on {machine}. It installs wheels faster than pip; when it lies beside airgap.pyz it
+is used, else pip is. It is the project uv's, under the Apache License 2.0 or the MIT License.
+"""
