@@ -1,4 +1,4 @@
-"""Bounds of the gate: a name, a unit, a reason. What is over a bound is not covered, never passed."""
+"""Bounds of the gate: a name, a unit, a reason. What is over a bound is never passed."""
 
 from __future__ import annotations
 

@@ -70,56 +70,65 @@ def _scan_one(subject: Subject, result: ScanResult) -> None:
 def judge(file_name: str, document: Any) -> Iterator[Hit]:
     """(finding id, severity, message) for each value that matters. Raises Malformed if endless."""
     for place, key, value in strictjson.walk(document):
-        where = shown(place.lstrip("."))
-        yield from _code(where, key, value)
+        if key:
+            yield from _code(place, key, value)
         if isinstance(value, str):
-            yield from _implementation(where, key, value)
-            yield from _paths(where, key, value)
-            yield from _template(where, place, key, value)
+            yield from _implementation(place, key, value)
+            yield from _paths(place, key, value)
+            yield from _template(place, key, value)
     if file_name == "modules.json":
         yield from _modules(document)
 
 
-def _code(where: str, key: str, value: Any) -> Iterator[Hit]:
+def _at(place: str) -> str:
+    return shown(place.lstrip("."))
+
+
+def _code(place: str, key: str, value: Any) -> Iterator[Hit]:
     if key == "auto_map" and value:
-        yield "code.auto-map", "high", f"{where} names classes to import from a repository"
+        yield "code.auto-map", "high", f"{_at(place)} names classes to import from a repository"
     elif key == "trust_remote_code" and value not in (False, None):
-        yield "code.trust-remote-code", "high", f"{where} asks for code to be trusted"
+        yield "code.trust-remote-code", "high", f"{_at(place)} asks for code to be trusted"
     elif key in _INTERNAL and value is not None:
-        yield "code.implementation", "high", f"{where} sets what only a loader may set"
+        yield "code.implementation", "high", f"{_at(place)} sets what only a loader may set"
     elif key == "model_file" and value:
-        yield "code.model-file", "high", f"{where} names a file that mlx-lm imports"
+        yield "code.model-file", "high", f"{_at(place)} names a file that mlx-lm imports"
     elif key in ("custom_pipelines", "custom_generate") and value:
-        yield "code.custom-pipeline", "high", f"{where} names code to import"
-    elif key == "activation_function" and isinstance(value, str):
+        yield "code.custom-pipeline", "high", f"{_at(place)} names code to import"
+    elif key == "activation_function" and _is_foreign_import(value):
         # sentence-transformers' Dense module imports this by name.
-        if _IMPORT_PATH.fullmatch(value) and not value.startswith("torch.nn."):
-            yield "code.import", "high", f"{where} names {shown(value)} to import"
+        yield "code.import", "high", f"{_at(place)} names {shown(value)} to import"
 
 
-def _implementation(where: str, key: str, value: str) -> Iterator[Hit]:
+def _is_foreign_import(value: Any) -> bool:
+    if not isinstance(value, str) or _IMPORT_PATH.fullmatch(value) is None:
+        return False
+    return not value.startswith("torch.nn.")
+
+
+def _implementation(place: str, key: str, value: str) -> Iterator[Hit]:
     """`owner/kernel` as an implementation makes transformers fetch and load a kernel."""
-    inside = _IMPLEMENTATION.search(key) or _IMPLEMENTATION.search(where)
-    if inside and "/" in value:
-        yield "code.implementation", "high", f"{where} names the kernel {shown(value)} to load"
+    if "/" in value and _IMPLEMENTATION.search(f"{place} {key}"):
+        yield "code.implementation", "high", f"{_at(place)} names the kernel {shown(value)} to load"
 
 
-def _paths(where: str, key: str, value: str) -> Iterator[Hit]:
+def _paths(place: str, key: str, value: str) -> Iterator[Hit]:
     if _PATH_KEY.search(key) is None:
         return
     if _OFF_BUNDLE.search(value):
         severity = "low" if key in _NOTE_KEYS else "medium"
-        yield "config.off-bundle", severity, f"{where} points outside: {shown(value)}"
+        yield "config.off-bundle", severity, f"{_at(place)} points outside: {shown(value)}"
     elif key == "base_model_name_or_path" and value:
         # The engine is given its base model by us; with Hub access off nothing follows this name.
-        yield "config.base-model", "low", f"{where} names {shown(value)}, not part of this artifact"
+        message = f"{_at(place)} names {shown(value)}, not part of this artifact"
+        yield "config.base-model", "low", message
 
 
-def _template(where: str, place: str, key: str, value: str) -> Iterator[Hit]:
+def _template(place: str, key: str, value: str) -> Iterator[Hit]:
     """JSON escapes hide characters from a search of the raw text: look at the decoded string."""
     if key in _TEMPLATE_KEYS or "chat_template" in place:
         for id, severity, message in hidden_in(value, is_template=True):
-            yield id, severity, f"in {where}: {message}"
+            yield id, severity, f"in {_at(place)}: {message}"
 
 
 def _modules(document: Any) -> Iterator[Hit]:

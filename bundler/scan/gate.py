@@ -13,12 +13,19 @@ from airgap.events import Progress, Sink, Warn, silent
 from airgap.format.evidence import Coverage, Covered, Finding, Findings
 from airgap.format.types import SEVERITIES
 from bundler.scan import bounds
+from bundler.scan.config import ConfigScanner
+from bundler.scan.content import ContentScanner
+from bundler.scan.gguf import GgufScanner
 from bundler.scan.interface import Scanner, ScanResult, Subject, Unscanned
+from bundler.scan.pickles import ModelscanScanner
 from bundler.scan.report import finding, shown
+from bundler.scan.safetensors import SafetensorsScanner
 from bundler.scan.sniff import sniff
+from bundler.scan.text import TextScanner
+from bundler.scan.wheel import WheelScanner
 
 NAME = "gate"
-# A sniff that failed: no scanner sees the file.
+# No scanner sees such a file.
 _UNREADABLE = "unreadable"
 # Which scanners cover a file of a kind by reading it: all named ones must have done so. Others may
 # add findings, but to be free of those is not to have been read. What is not here is not covered.
@@ -30,7 +37,8 @@ _FIT: dict[tuple[str, str], frozenset[str]] = {
     ("model", "script"): frozenset(["text"]),
     ("model", "empty"): frozenset(["text"]),
     ("model", "pickle"): frozenset(["modelscan"]),
-    ("wheels", "zip"): frozenset(["wheel"]),
+    ("model", "npy-object"): frozenset(["modelscan"]),
+    ("wheels", "wheel"): frozenset(["wheel"]),
 }
 
 
@@ -64,14 +72,16 @@ class _Outcome:
 
 
 def scanners() -> tuple[Scanner, ...]:
-    """All of them, in the order in which they look. Imported here: some are heavy."""
-    from bundler.scan.config import ConfigScanner
-    from bundler.scan.content import ContentScanner
-    from bundler.scan.gguf import GgufScanner
-    from bundler.scan.safetensors import SafetensorsScanner
-    from bundler.scan.text import TextScanner
-
-    return (ContentScanner(), SafetensorsScanner(), GgufScanner(), ConfigScanner(), TextScanner())
+    """All of them, in the order in which they look."""
+    return (
+        ContentScanner(),
+        SafetensorsScanner(),
+        GgufScanner(),
+        ConfigScanner(),
+        TextScanner(),
+        ModelscanScanner(),
+        WheelScanner(),
+    )
 
 
 def scan(artifacts: Sequence[ScanArtifact], sink: Sink = silent) -> tuple[Findings, Coverage]:
@@ -110,8 +120,12 @@ def scan_with(
 def _subject(artifact: ScanArtifact, file: ScanFile) -> Subject:
     try:
         kind = sniff(file.file)
+        if file.file.stat().st_size != file.size:
+            kind = _UNREADABLE
     except OSError:
         kind = _UNREADABLE
+    if artifact.kind == "wheels" and kind == "zip":
+        kind = "wheel"
     return Subject(artifact.name, artifact.kind, file.path, file.sha256, file.size, file.file, kind)
 
 
@@ -168,7 +182,7 @@ def _line(subject: Subject, outcomes: Sequence[_Outcome]) -> Covered:
 def _why_not(subject: Subject, readers: set[str], outcomes: Sequence[_Outcome]) -> str:
     """Why `subject` is not covered; empty when it is."""
     if subject.kind == _UNREADABLE:
-        return "its bytes cannot be read"
+        return "its bytes cannot be read, or their number is not the locked one"
     for outcome in outcomes:
         if outcome.failed:
             return outcome.failed

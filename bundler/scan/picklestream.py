@@ -1,4 +1,4 @@
-"""Whether bytes without a magic are a pickle: protocols 0 and 1 are plain opcodes, often plain text.
+"""Whether bytes without a magic are a pickle: protocols 0 and 1 are opcodes, often plain text.
 
 Nothing is unpickled: `pickletools.genops` reads the opcodes, we follow the depth of the stack.
 """

@@ -1,4 +1,4 @@
-"""How a scanner words what it found: visible characters only, bounded, the same on every machine."""
+"""How a scanner words what it found: visible, bounded, the same on every machine."""
 
 from __future__ import annotations
 

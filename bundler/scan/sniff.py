@@ -21,8 +21,7 @@ from bundler.scan.picklestream import looks_like_pickle
 
 # Kinds that some loader unpickles, or unpacks and then unpickles.
 PICKLE_CAPABLE = frozenset(
-    ["pickle", "npy-object", "zip", "tar", "gzip", "zlib", "bzip2", "xz", "lzma", "lz4", "zstd"]
-    + ["7z"]
+    "pickle npy-object zip tar gzip zlib bzip2 xz lzma lz4 zstd 7z".split()  # noqa: SIM905
 )
 # Kinds that a processor or an interpreter runs as they are.
 EXECUTABLE = frozenset(["elf", "pe", "macho", "pyc", "script"])

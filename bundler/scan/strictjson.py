@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bundler.scan import bounds
 
@@ -74,7 +74,7 @@ def _int(text: str) -> int:
     return int(text)
 
 
-def _constant(text: str) -> float | NoReturn:
+def _constant(text: str) -> float:
     """transformers writes `Infinity` for open ranges; `NaN` equals nothing, not even itself."""
     if text == "NaN":
         raise Malformed("NaN is not a value")

@@ -1,0 +1,130 @@
+"""Wheels: the zip is sound, RECORD is true, the metadata is the file name's, nothing self-starts.
+
+PyPA, "Binary distribution format": every file stands in RECORD with its hash and size. Installers
+do not hold a wheel against its RECORD, so the gate does. Members are read once and never unpacked
+to the disk. Covered means: every byte of the wheel was read and is what its RECORD says; the code
+in it is not judged, it runs only when something imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from airgap.limits import COPY_CHUNK_BYTES
+from bundler.scan import bounds, ziplayout
+from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.report import Fault, finding, shown
+from bundler.scan.wheelmeta import Hit, Member, Record, check_identity, check_record, parse_record
+from bundler.scan.wheelstart import starts_by_itself
+
+NAME = "wheel"
+# Read into memory and looked at, besides RECORD.
+_READ = ("WHEEL", "METADATA", "entry_points.txt")
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """All members as read: by path, and the metadata texts by bare name."""
+
+    members: dict[str, Member]
+    texts: dict[str, str]
+
+
+class WheelScanner:
+    """Reads every member of every wheel."""
+
+    name = NAME
+
+    def version(self) -> str:
+        """The check is ours; its number goes up when it refuses more or less."""
+        return "wheel-check 1"
+
+    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+        """Takes up every file of an artifact of wheels."""
+        result = ScanResult()
+        for subject in artifact:
+            if subject.artifact_kind != "wheels":
+                continue
+            try:
+                hits = list(check(subject.file, subject.path.name))
+                result.covered.add(subject.path)
+            except Fault as e:
+                hits = [(e.id, "high", e.message, ())]
+                result.unscanned.append(Unscanned(subject.path, "it is not a sound wheel"))
+            for id, severity, message, details in hits:
+                result.findings.append(finding(NAME, subject, id, severity, message, details))
+        return result
+
+
+def check(path: Path, file_name: str) -> Iterator[Hit]:
+    """(finding id, severity, message, details) for the wheel at `path`, called `file_name`.
+
+    Raises Fault where it is not sound enough to go on; OSError when it cannot be read.
+    """
+    infos = ziplayout.members(path)
+    folder = _dist_info(infos)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = parse_record(_text(archive, f"{folder}/RECORD"))
+            contents = _read_all(archive, infos, folder, record)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+        raise Fault("wheel.member", f"a member cannot be read: {shown(e)}") from e
+    yield from check_record(record, contents.members, folder)
+    yield from check_identity(file_name, folder, contents.texts)
+    yield from starts_by_itself(contents.members, contents.texts)
+
+
+def _dist_info(infos: list[zipfile.ZipInfo]) -> str:
+    tops = {i.orig_filename.split("/")[0] for i in infos if "/" in i.orig_filename}
+    folders = sorted(t for t in tops if t.endswith(".dist-info"))
+    if len(folders) != 1:
+        raise Fault("wheel.dist-info", f"it has {len(folders)} .dist-info folders, not one")
+    return folders[0]
+
+
+def _read_all(
+    archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], folder: str, record: Record
+) -> _Contents:
+    contents = _Contents({}, {})
+    for info in ziplayout.each_file(infos):
+        name = info.orig_filename
+        row = record.get(name)
+        contents.members[name] = _read(archive, info, row.algorithm if row else "sha256")
+        bare = name.removeprefix(f"{folder}/")
+        if bare in _READ and bare != name:
+            contents.texts[bare] = _text(archive, name)
+    return contents
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, algorithm: str) -> Member:
+    """In pieces: zipfile checks the CRC at the end and never yields more than the stated size."""
+    identity, claimed, size = hashlib.sha256(), hashlib.new(algorithm), 0
+    with archive.open(info) as member:
+        while chunk := member.read(COPY_CHUNK_BYTES):
+            size += len(chunk)
+            identity.update(chunk)
+            if algorithm != "sha256":
+                claimed.update(chunk)
+    if size != info.file_size:
+        raise Fault("wheel.member", f"{shown(info.orig_filename)} is shorter than stated")
+    digest = identity.digest() if algorithm == "sha256" else claimed.digest()
+    return Member(size, identity.hexdigest(), digest)
+
+
+def _text(archive: zipfile.ZipFile, name: str) -> str:
+    """A metadata file, whole. Raises Fault when it is missing, too large or not UTF-8."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError as e:
+        raise Fault("wheel.metadata", f"{shown(name)} is missing") from e
+    if info.file_size > bounds.MAX_WHEEL_METADATA_BYTES:
+        raise Fault("wheel.metadata", f"{shown(name)} is too large")
+    try:
+        return archive.read(info).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise Fault("wheel.metadata", f"{shown(name)} is not UTF-8") from e
