@@ -190,5 +190,5 @@ def how_it_ended(returncode: int) -> str:
         return f"ended with exit status {returncode}"
     name = {s.value: s.name for s in signal.Signals}.get(-returncode, f"signal {-returncode}")
     if -returncode == signal.SIGILL:
-        return f"was ended by {name}: it is built for another CPU, one with instructions that this one lacks"
+        return f"was ended by {name}: it is built for another CPU, with instructions this one lacks"
     return f"was ended by {name}"

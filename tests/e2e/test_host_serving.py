@@ -18,6 +18,7 @@ import pytest
 
 from airgap import fsio
 from airgap.errors import HostError, PolicyError, ServingError
+from airgap.events import Warn
 from airgap.format.manifest import Manifest
 from airgap.host import activate, endpoint, front, ledger, loopback, probe, services, smoke
 from airgap.host.endpoint import Endpoint
@@ -272,22 +273,44 @@ def test_stop_leaves_no_process_and_no_socket_and_start_serves_again(host: HostL
     assert_only_serves(host, "1")
 
 
-def test_answer_under_way_is_finished_during_a_switch(host: HostLab) -> None:
-    host.install(host.manifest("1"))
-    new = host.manifest("2")
-    host.stage(new)
-    connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=120)
+def stream(port: int, got: list[bytes]) -> threading.Thread:
+    """Ask for a long answer; returns when its first line came, the thread reads the others."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     question = {"role": "user", "content": "Write a very long story about the sea."}
-    body = {"messages": [question], "stream": True, "max_tokens": 250, "temperature": 0}
+    body = {"messages": [question], "stream": True, "max_tokens": 150, "temperature": 0}
     connection.request("POST", "/v1/chat/completions", json.dumps(body))
     response = connection.getresponse()
-    got = [response.readline()]
-    reader = threading.Thread(target=lambda: got.extend(response.readlines()))
-    reader.start()
+    got.append(response.readline())
+
+    def read() -> None:
+        got.extend(response.readlines())
+        connection.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("patience", [300, 0], ids=["patient", "impatient"])
+def test_answer_under_way_is_finished_during_a_switch_as_long_as_is_waited(
+    host: HostLab, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    host.install(host.manifest("1"))
+    new = host.manifest("2", SUM)
+    host.stage(new)
+    drain = services.drain
+    monkeypatch.setattr(services, "drain", lambda place: drain(place, patience))
+    if not patience:
+        # The old one is not to be done before the switch, however slow this machine is.
+        wait = smoke.Smoke((), ())
+        monkeypatch.setattr(smoke, "smoke", lambda d, s: smoke.wait_healthy(d, s) and wait)
+    got: list[bytes] = []
+    reader = stream(host.port, got)
     host.install(new)
     reader.join()
-    connection.close()
-    assert b"data: [DONE]\n" in got
+    broke = [e for e in host.events if isinstance(e, Warn) and e.id == "serving.drain"]
+    assert (b"data: [DONE]\n" in got) == (not broke)
+    assert bool(broke) <= (not patience)
     assert_only_serves(host, "2")
 
 
