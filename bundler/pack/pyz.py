@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import airgap
 from airgap import fsio
@@ -27,6 +27,7 @@ _LEFT_OUT = ("urllib3/contrib/emscripten/",)
 # The oldest date that a zip can hold; `zipfile` would write the time of day.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _REGULAR_0644 = 0o100644 << 16
+_FOLDER_0755 = 0o040755 << 16
 _HELP_SECONDS = 60
 
 _MAIN = '''\
@@ -109,6 +110,12 @@ def _zip(members: Mapping[str, bytes], help_text: str) -> bytes:
     out = io.BytesIO()
     out.write(SHEBANG)
     with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:
+        for folder in sorted({f"{p}/" for n in members for p in PurePosixPath(n).parents} - {"./"}):
+            # zipimport finds a package without __init__.py only through its folder's entry.
+            entry = zipfile.ZipInfo(folder, _NO_TIME)
+            entry.create_system = 3
+            entry.external_attr = _FOLDER_0755
+            archive.writestr(entry, b"")
         for name, data in sorted({**members, "__main__.py": main}.items()):
             info = zipfile.ZipInfo(name, _NO_TIME)
             info.create_system = 3  # Unix, whatever builds it: the mode below is Unix's
