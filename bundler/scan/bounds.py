@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from airgap.limits import GIB, KIB, MIB
 
-# Read from the front and from the end of a file to tell what it is.
-SNIFF_BYTES = 64 * KIB
+# Read from the front and from the end of a file to tell what it is. A zip's comment may have
+# 64 KiB less one byte, behind an end record of 22 bytes.
+SNIFF_BYTES = 65 * KIB
 # A pickle of opcodes only (protocols 0 and 1 have no magic) is followed this far, in opcodes.
 SNIFF_PICKLE_OPS = 20_000
+# Longer values of a pickle are stepped over unread, in bytes.
+SNIFF_PICKLE_VALUE_BYTES = 4 * KIB
+# A line of a text pickle without an end by here is no prose.
+SNIFF_PICKLE_LINE_BYTES = 1 * MIB
 # JSON up to this size is parsed to tell it from text; above, its opening decides.
 SNIFF_JSON_BYTES = SNIFF_BYTES
 

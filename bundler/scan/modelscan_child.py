@@ -1,6 +1,6 @@
 """The child that runs modelscan: `python -I -m bundler.scan.modelscan_child` in an empty folder.
 
-Reads `{"files": [[path, suffix], ...], "limits": {...}}` from stdin, answers `{"answers": [...]}` on
+Reads `{"files": [[path, suffix], ...], "limits": {}}` from stdin, answers `{"answers": [...]}` on
 stdout, one for each file in the same order. It binds itself before it imports what reads hostile
 bytes. modelscan goes by names, so it gets a link with the suffix that the parent asked for.
 """

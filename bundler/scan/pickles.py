@@ -25,9 +25,8 @@ NAME = "modelscan"
 # Its own list, matched there with case; h5, keras and pb need packages that are not installed, so
 # that they come back as errors and not covered.
 _SUFFIXES = frozenset(
-    [".h5", ".keras", ".pb", ".npy", ".npz", ".zip", ".pkl", ".pickle", ".joblib", ".dill", ".dat"]
-    + [".data", ".bin", ".pt", ".pth", ".ckpt"]
-)
+    [".h5", ".keras", ".pb", ".npy", ".npz", ".zip", ".pkl", ".pickle", ".joblib", ".dill"]
+) | frozenset([".dat", ".data", ".bin", ".pt", ".pth", ".ckpt"])
 # The suffix under which modelscan reads a kind; what it cannot open it reports as an error.
 _SUFFIX_OF_KIND = {"zip": ".zip", "npy-object": ".npy"}
 _SEVERITIES = {"CRITICAL": "critical", "HIGH": "high", "MEDIUM": "medium", "LOW": "low"}

@@ -9,7 +9,7 @@ import io
 import pickletools
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 from bundler.scan import bounds
 
@@ -50,34 +50,83 @@ class _Stack:
         return True
 
 
-def looks_like_pickle(head: bytes, *, whole: bool) -> bool:
-    """True when an unpickler reading from the first byte of `head` would call something, or would
-    return a value and find nothing behind it.
+class _Skipped(bytes):
+    """Stands for a long value that was stepped over: it has the length, not the bytes."""
 
-    `whole`: `head` is the entire file. Text whose first letters happen to be opcodes comes to an
-    error within a few of them. A stream that is still well-formed at the end of what we follow,
-    and has imported something, counts as a pickle.
+    stated: int
+
+    def __len__(self) -> int:
+        return self.stated
+
+
+class _Reader:
+    """What genops reads from: a file whose long values are stepped over, not held in memory."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        """`count` bytes, or fewer at the end, which genops takes for an error."""
+        if count <= bounds.SNIFF_PICKLE_VALUE_BYTES or self._file.tell() + count > self._size:
+            return self._file.read(min(count, bounds.SNIFF_PICKLE_VALUE_BYTES))
+        self._file.seek(count, io.SEEK_CUR)
+        skipped = _Skipped()
+        skipped.stated = count
+        return skipped
+
+    def readline(self) -> bytes:
+        """A line; one without an end within the bound is an error to genops, and told apart."""
+        line = self._file.readline(bounds.SNIFF_PICKLE_LINE_BYTES)
+        if len(line) == bounds.SNIFF_PICKLE_LINE_BYTES and not line.endswith(b"\n"):
+            raise _EndlessLine
+        return line
+
+
+class _EndlessLine(Exception):
+    """A text argument longer than any that we follow."""
+
+
+def looks_like_pickle(file: BinaryIO, size: int) -> bool:
+    """True when an unpickler reading from the start of `file` (`size` bytes) would call something,
+    or would return values and find nothing behind them.
+
+    Text whose first letters happen to be opcodes comes to an error within a few of them. A stream
+    that is still well-formed at the end of what we follow counts as a pickle.
     """
+    file.seek(0)
+    reader = _Reader(file, size)
+    left = bounds.SNIFF_PICKLE_OPS
+    try:
+        while left > 0:
+            used, imported = _follow(reader, left)
+            left -= used
+            if imported:
+                return True
+            if file.tell() == size:
+                return used > 1
+    except _EndlessLine:
+        return True
+    except (ValueError, OverflowError, IndexError):
+        return False
+    return True
+
+
+def _follow(reader: _Reader, most: int) -> tuple[int, bool]:
+    """Follow one pickle to its STOP: opcodes used, and whether it imports something and goes on to
+    call or to return it. Raises ValueError where an unpickler would."""
     stack = _Stack()
     imported = False
-    count = 0
-    try:
-        for op, arg, at in pickletools.genops(io.BytesIO(head)):
-            count += 1
-            if not stack.step(op):
-                return False
-            imported = imported or op.name in _UNNAMED or _imports(op.name, arg)
-            if imported and (op.name in _CALLS or op.name == "STOP"):
-                return True
-            if op.name == "STOP":
-                return whole and at is not None and at + 1 == len(head) and count > 1
-            if count >= bounds.SNIFF_PICKLE_OPS:
-                return True
-    except (ValueError, OverflowError, IndexError) as e:
-        # What runs on past the bytes we have is not followed: only a line of text can do that
-        # without a NUL, and a first line that long is no prose.
-        return not whole and (imported or str(e).startswith("no newline found"))
-    return False
+    used = 0
+    for op, arg, _ in pickletools.genops(cast(IO[bytes], reader)):
+        used += 1
+        if not stack.step(op):
+            raise ValueError("the stack runs empty")
+        imported = imported or op.name in _UNNAMED or _imports(op.name, arg)
+        if (imported and (op.name in _CALLS or op.name == "STOP")) or used >= most:
+            break
+    return used, imported
 
 
 def _imports(name: str, arg: Any) -> bool:

@@ -11,6 +11,7 @@ import codecs
 import json
 import os
 import re
+import struct
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -66,23 +67,19 @@ class _Ends:
 def sniff(path: Path) -> str:
     """The kind of the file at `path`; `unknown` where nothing fits, `empty` for no bytes.
 
-    Reads at most the first and last 64 KiB. Raises OSError when it cannot be read.
+    Reads the first and last 65 KiB, and steps through what could be a pickle of plain opcodes.
+    Raises OSError when it cannot be read.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(bounds.SNIFF_BYTES)
         file.seek(max(0, size - bounds.SNIFF_BYTES))
         tail = file.read(bounds.SNIFF_BYTES)
-    return sniff_ends(head, tail, size)
-
-
-def sniff_ends(head: bytes, tail: bytes, size: int) -> str:
-    """As `sniff`, for the first and last bytes of a file of `size` bytes."""
+        if not head:
+            return "empty"
+        if looks_like_pickle(file, size):
+            return "pickle"
     ends = _Ends(head, tail, size)
-    if not ends.head:
-        return "empty"
-    if looks_like_pickle(head, whole=len(head) == size):
-        return "pickle"
     if _has_zip_end(ends):
         return "zip"
     return _by_magic(ends) or _by_structure(ends) or _by_text(ends) or "unknown"
@@ -92,11 +89,21 @@ def _has_zip_end(ends: _Ends) -> bool:
     """A zip is found from its end: bytes before it do not stop any reader."""
     at = ends.tail.rfind(_ZIP_END)
     while at >= 0:
-        comment = int.from_bytes(ends.tail[at + 20 : at + 22], "little")
-        if at + _ZIP_END_BYTES + comment == len(ends.tail):
+        record = ends.tail[at : at + _ZIP_END_BYTES]
+        if len(record) == _ZIP_END_BYTES and _is_zip_end(record, ends.size - len(ends.tail) + at):
             return True
         at = ends.tail.rfind(_ZIP_END, 0, at)
     return False
+
+
+def _is_zip_end(record: bytes, at: int) -> bool:
+    """An end record at byte `at` of the file that a reader would follow: one disk, as many members
+    here as in all, a directory that fits before it (or zip64). Readers do not mind what comes
+    behind it, and weights do not hold such a record by chance."""
+    _, disk, start_disk, here, count, size, offset, _ = struct.unpack("<4s4H2LH", record)
+    if 0xFFFF in (disk, start_disk, here, count) or 0xFFFFFFFF in (size, offset):
+        return True
+    return bool(disk == start_disk == 0 and here == count and size + offset <= at)
 
 
 def _by_magic(ends: _Ends) -> str | None:

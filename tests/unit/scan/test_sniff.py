@@ -65,8 +65,9 @@ def test_pickle_of_every_protocol_is_told(tmp_path: Path, protocol: int, value: 
         (b"cposix\nsystem\n(S'id'\ntR.", "pickle"),
         (b"(S'id'\niposix\nsystem\n.", "pickle"),
         (b"\x80\x02", "pickle"),
+        (b"L119547037146038801333356L\n.I1001\n.(d.cposix\nsystem\n(S'id'\ntR.", "pickle"),
         (ZIP, "zip"),
-        (b"prefix" * 100 + ZIP, "zip"),
+        (b"\xff\xfe" * 100 + ZIP, "zip"),
         (sound_safetensors("a") + ZIP, "zip"),
         (gguf() + ZIP, "zip"),
         (ZIP + b"\x00", "zip"),
@@ -107,11 +108,11 @@ def test_containers_that_loaders_unpickle_are_known_as_such() -> None:
 
 def test_zip_with_the_longest_comment_is_told(tmp_path: Path) -> None:
     data = ZIP[:-2] + (65535).to_bytes(2, "little") + b"\xfe" * 65535
-    assert is_kind(tmp_path, b"prefix" * 100 + data) == "zip"
+    assert is_kind(tmp_path, b"\xff\xfe" * 100 + data) == "zip"
 
 
 def test_zip_with_bytes_behind_it_is_told(tmp_path: Path) -> None:
-    assert is_kind(tmp_path, b"prefix" * 100 + ZIP + b"\xfe" * 100) == "zip"
+    assert is_kind(tmp_path, b"\xff\xfe" * 100 + ZIP + b"\xfe" * 100) == "zip"
 
 
 def test_text_pickle_with_a_long_first_line_is_told(tmp_path: Path) -> None:
