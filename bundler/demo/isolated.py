@@ -56,8 +56,11 @@ def _lines(path: str) -> list[str]:
 
 def run(*argv: str, expect: int = 0) -> None:
     """Run and show a command; end the demo when it does not exit as expected."""
-    shown = " ".join(Path(a).name if a.endswith((".pyz", "python3")) else a for a in argv)
-    say(f"\n$ {shown}")
+    words = list(argv)
+    if words[0] == sys.executable:
+        # As a person types it; -I -S only prove that nothing else of this machine is used.
+        words[:4] = ["python3", "airgap.pyz"]
+    say(f"\n$ {' '.join(words)}")
     code = subprocess.run(argv, check=False).returncode
     if code != expect:
         sys.exit(f"the command ended with {code}, expected {expect}")
@@ -115,7 +118,7 @@ def main() -> None:
         spoiled = media.parent / "spoiled"
         say("\nAnd if one bit of the medium flips on the way?")
         say(f"          one bit of {spoil_a_copy(bundle, spoiled)[:16]}... was flipped in a copy")
-        run(*airgap, "install", str(spoiled), expect=3)
+        run(*airgap, "verify", str(spoiled), expect=3)
         run(*airgap, "status")
     finally:
         run(*airgap, "stop")

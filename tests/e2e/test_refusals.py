@@ -144,17 +144,41 @@ SPOILED: dict[str, tuple[Spoil, int, str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def elsewhere(connected: Connected, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Isolated]:
+    """A second host, in a namespace of its own, that trusts the officers and holds nothing."""
+    root = tmp_path_factory.mktemp("elsewhere") / "root"
+    made = Isolated(root, connected.folder / "kit" / "airgap.pyz")
+    made.trust(connected.home / "root.json")
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("name", SPOILED)
 def test_spoiled_bundle_is_refused(
-    name: str, v1: Path, untouched: Isolated, tmp_path: Path
+    name: str, v1: Path, untouched: Isolated, elsewhere: Isolated, tmp_path: Path
 ) -> None:
+    """Where it serves already, and where every byte would come from the medium."""
     spoil, code, error = SPOILED[name]
     bundle = copy_of(v1, tmp_path)
     spoil(bundle)
-    for words in (["verify"], ["install", "--dry-run"], ["install"]):
-        done = untouched.airgap(*words, str(bundle), expect=code)
+    on_two = [(untouched, ["verify"]), (untouched, ["install", "--dry-run"])]
+    for host, words in [*on_two, (elsewhere, ["verify"]), (elsewhere, ["install"])]:
+        done = host.airgap(*words, str(bundle), expect=code)
         assert done.error["id"] == error
         says_three_things(done)
+    assert not (elsewhere.root / "deployments").exists()
+    for blob in (elsewhere.root / "store/blobs/sha256").glob("*"):
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+def test_a_damaged_medium_cannot_touch_what_the_store_holds(
+    v1: Path, untouched: Isolated, tmp_path: Path
+) -> None:
+    """Where the store has every blob, its own bytes are checked and the medium's are not read."""
+    bundle = copy_of(v1, tmp_path)
+    flip(blobs(bundle)[0])
+    untouched.airgap("install", str(bundle))
 
 
 def test_manifest_changed_after_approval_is_refused(
@@ -404,7 +428,7 @@ def test_wrong_passphrase_signs_nothing(connected: Connected) -> None:
     [
         ('[[model]]\nrepo = "Qwen/Qwen3-8B-FP8"\n', "Hub"),
         (
-            '[[image]]\nreference = "docker.io/vllm/vllm-openai:v0.32.0"\nplatform = "linux/amd64"\n',
+            '[[image]]\nreference = "ghcr.io/x/y:v1"\nplatform = "linux/amd64"\n',
             "image",
         ),
     ],
