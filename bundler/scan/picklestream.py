@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickletools
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import IO, Any, BinaryIO, cast
 
@@ -95,6 +96,13 @@ def looks_like_pickle(file: BinaryIO, size: int) -> bool:
     Text whose first letters happen to be opcodes comes to an error within a few of them. A stream
     that is still well-formed at the end of what we follow counts as a pickle.
     """
+    with warnings.catch_warnings():
+        # genops decodes escapes as it reads them; what text means by a backslash is no concern.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _looks_like_pickle(file, size)
+
+
+def _looks_like_pickle(file: BinaryIO, size: int) -> bool:
     file.seek(0)
     reader = _Reader(file, size)
     left = bounds.SNIFF_PICKLE_OPS

@@ -140,6 +140,8 @@ def _check_volume(infos: list[zipfile.ZipInfo], size: int) -> None:
 
 def _check_data(file: BinaryIO, infos: list[zipfile.ZipInfo], directory: _Directory) -> None:
     """From byte 0 to the directory: member after member, nothing before, between or behind."""
+    if not infos:
+        raise Fault("wheel.empty", "the zip has no members")
     at = 0
     starts = [i.header_offset for i in infos[1:]] + [directory.start]
     for info, following in zip(infos, starts, strict=True):
@@ -151,8 +153,6 @@ def _check_data(file: BinaryIO, infos: list[zipfile.ZipInfo], directory: _Direct
             what = shown(info.orig_filename)
             raise Fault("wheel.hidden-bytes", f"the member {what} does not end where it should")
         at = following
-    if not infos:
-        raise Fault("wheel.empty", "the zip has no members")
 
 
 def _allowed_gaps(info: zipfile.ZipInfo) -> tuple[int, ...]:
