@@ -27,7 +27,7 @@ _LEFT_OUT = ("urllib3/contrib/emscripten/",)
 # The oldest date that a zip can hold; `zipfile` would write the time of day.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _REGULAR_0644 = 0o100644 << 16
-_FOLDER_0755 = 0o040755 << 16
+_FOLDER_0755 = (0o040755 << 16) | 0x10  # the DOS bit for folders, as zipfile sets it
 _HELP_SECONDS = 60
 
 _MAIN = '''\
@@ -106,21 +106,17 @@ def _wanted(name: str) -> bool:
 
 
 def _zip(members: Mapping[str, bytes], help_text: str) -> bytes:
-    main = _MAIN.format(help=help_text).encode()
+    entries = {**members, "__main__.py": _MAIN.format(help=help_text).encode()}
+    # zipimport finds a package without __init__.py only by an entry of its folder.
+    folders = {f"{p}/" for n in entries for p in PurePosixPath(n).parents} - {"./"}
     out = io.BytesIO()
     out.write(SHEBANG)
     with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:
-        for folder in sorted({f"{p}/" for n in members for p in PurePosixPath(n).parents} - {"./"}):
-            # zipimport finds a package without __init__.py only through its folder's entry.
-            entry = zipfile.ZipInfo(folder, _NO_TIME)
-            entry.create_system = 3
-            entry.external_attr = _FOLDER_0755
-            archive.writestr(entry, b"")
-        for name, data in sorted({**members, "__main__.py": main}.items()):
+        for name in sorted({*entries, *folders}):
             info = zipfile.ZipInfo(name, _NO_TIME)
-            info.create_system = 3  # Unix, whatever builds it: the mode below is Unix's
-            info.external_attr = _REGULAR_0644
-            archive.writestr(info, data)
+            info.create_system = 3  # Unix, whatever builds it: the modes are Unix's
+            info.external_attr = _FOLDER_0755 if name in folders else _REGULAR_0644
+            archive.writestr(info, entries.get(name, b""))
     return out.getvalue()
 
 
