@@ -130,7 +130,7 @@ def _origin(file: LockedFile) -> Sequence[ExternalReference]:
 
 def _licences(licence: str) -> Sequence[License]:
     """An SPDX identifier or expression where it is one, else the words as they stand."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
 
     if not licence:
         return []

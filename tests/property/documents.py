@@ -42,6 +42,10 @@ PATHS = st.from_regex(r"[a-z][a-z0-9_]{0,8}(/[a-z][a-z0-9]{0,4})?\.json", fullma
 )
 
 
+# Lists that no document may leave empty.
+_NEVER_EMPTY = frozenset({"files", "requirements", "signatures", "subject"})
+
+
 def document(cls: type[Document]) -> st.SearchStrategy[Document]:
     """Instances of `cls`."""
     return st.deferred(lambda: _document(cls))
@@ -54,7 +58,10 @@ def _document(draw: st.DrawFn, cls: type[Document]) -> Document:
     for f in dataclasses.fields(cls):
         if f.name == "kind" and cls not in (Evidence, Covered):
             continue
-        kwargs[f.name] = draw(value(hints[f.name]))
+        drawn = draw(value(hints[f.name]))
+        if f.name in _NEVER_EMPTY and drawn == ():
+            drawn = (draw(value(get_args(hints[f.name])[0])),)
+        kwargs[f.name] = drawn
     _TIDY.get(cls, _as_drawn)(kwargs)
     try:
         return cls(**kwargs)
@@ -90,7 +97,7 @@ def _ruled(base: Any, rule: Any) -> st.SearchStrategy[Any]:
     assert isinstance(rule, Text)
     if rule.pattern is None:
         return st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
-    pattern = re.compile(rule.pattern)
+    pattern = re.compile(rule.pattern, re.ASCII)
     if pattern.fullmatch("any word\u00e9"):  # free text: drawing from the pattern would be slow
         words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
         return words.filter(lambda s: pattern.fullmatch(s) is not None)

@@ -17,7 +17,7 @@ from bundler.format_schemas import CANONICAL, WRITTEN_BY_PEOPLE, make_schema
 from tests.property.documents import DOCUMENTS, document
 
 THOROUGH = settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,

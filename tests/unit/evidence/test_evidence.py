@@ -1,0 +1,269 @@
+"""Evidence: deterministic, well-formed by its own standards, harmless to look at."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import PurePosixPath
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from airgap.errors import IntegrityError
+from airgap.format.artifacts import LockedFile, LockedModel, LockedWheels, Model, Wheels
+from airgap.format.evidence import Coverage, Covered, Finding, Findings
+from airgap.format.lock import Lock
+from airgap.format.manifest import Evidence, Manifest
+from airgap.format.policy import STRICT
+from airgap.format.types import Check, FileEntry, Serve, Target, Waiver
+from bundler.evidence import report
+from bundler.evidence.bom import make_bom
+from bundler.evidence.provenance import make_provenance
+from bundler.evidence.report import render
+
+TARGET = Target(python="3.11", platform="x86_64-manylinux_2_36", accelerator="cpu")
+WHEEL = PurePosixPath("Tiny_Wheel-1.0+cpu-py3-none-any.whl")
+URL = "https://files.example/tiny.whl"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> \u202egnp {{ 7*7 }}"
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+LOCK = Lock(
+    request=sha("request"),
+    name="tiny",
+    version="1",
+    summary="a tiny one",
+    release=1,
+    created=1_790_000_000,
+    not_after=1_800_000_000,
+    audience=(),
+    handling="",
+    target=TARGET,
+    artifacts=(
+        LockedModel(
+            name="model",
+            source="local/tiny",
+            revision="sha256-" + sha("x"),
+            format="gguf",
+            publisher="someone",
+            licence="Apache-2.0",
+            files=(
+                LockedFile(path=PurePosixPath("LICENSE"), sha256=sha("l"), size=1, label="local"),
+                LockedFile(path=PurePosixPath("m.gguf"), sha256=sha("m"), size=2, label="local"),
+            ),
+        ),
+        LockedWheels(
+            name="wheels",
+            requirements=("tiny-wheel",),
+            files=(LockedFile(path=WHEEL, sha256=sha("w"), size=3, label="an index", url=URL),),
+        ),
+    ),
+)
+
+
+def test_the_bill_of_materials_is_valid_and_the_same_every_time() -> None:
+    made = make_bom(LOCK)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(made.decode()) is None
+    assert make_bom(LOCK) == made
+    assert b"timestamp" not in made
+    other = dataclasses.replace(LOCK, release=2)
+    assert json.loads(make_bom(other))["serialNumber"] != json.loads(made)["serialNumber"]
+
+
+def test_the_bill_of_materials_names_every_file_by_digest() -> None:
+    bom = json.loads(make_bom(LOCK))
+    text = json.dumps(bom)
+    assert all(f.sha256 in text for a in LOCK.artifacts for f in a.files)
+    by_type = {c["type"]: c for c in bom["components"]}
+    model = by_type["machine-learning-model"]
+    assert model["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert len(model["components"]) == 2
+    wheel = by_type["library"]
+    assert (wheel["name"], wheel["version"]) == ("tiny-wheel", "1.0+cpu")
+    assert wheel["purl"].startswith("pkg:pypi/tiny-wheel@1.0")
+    assert wheel["externalReferences"][0]["url"] == URL
+
+
+def test_a_licence_that_is_no_spdx_name_is_kept_as_words() -> None:
+    model = dataclasses.replace(LOCK.artifacts[0], licence="our own terms, ask legal")
+    lock = dataclasses.replace(LOCK, artifacts=(model, LOCK.artifacts[1]))
+    assert b"our own terms, ask legal" in make_bom(lock)
+
+
+def test_provenance_names_lock_sources_and_tools_and_no_time() -> None:
+    made = make_provenance(LOCK, {"uv": "0.13.9"})
+    assert make_provenance(LOCK, {"uv": "0.13.9"}) == made
+    statement = json.loads(made)
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert [s["digest"]["sha256"] for s in statement["subject"]] == [sha("l"), sha("m"), sha("w")]
+    build = statement["predicate"]["buildDefinition"]
+    digest = hashlib.sha256(LOCK.to_bytes()).hexdigest()
+    assert build["resolvedDependencies"][0] == {"name": "lock", "digest": {"sha256": digest}}
+    assert build["resolvedDependencies"][-1]["uri"] == URL
+    assert "startedOn" not in made.decode()
+
+
+def entry(path: str, content: str, size: int) -> FileEntry:
+    return FileEntry(path=PurePosixPath(path), sha256=sha(content), blake3=sha("b"), size=size)
+
+
+MODEL = Model(
+    name="model",
+    source="local/tiny",
+    revision="r1",
+    format="gguf",
+    publisher="",
+    licence="Apache-2.0",
+    files=(entry("LICENSE", "l", 1), entry("m.gguf", "m", 2)),
+)
+WHEELS = Wheels(name="wheels", requirements=("tiny",), files=(entry(str(WHEEL), "w", 3),))
+MANIFEST = Manifest(
+    name="tiny",
+    version="1",
+    summary="a tiny one",
+    release=1,
+    created=1_790_000_000,
+    not_after=1_800_000_000,
+    audience=(),
+    handling="",
+    target=TARGET,
+    artifacts=(MODEL, WHEELS),
+    evidence=(Evidence(kind="findings", sha256=sha("f"), blake3=sha("b"), size=9),),
+    serve=Serve(
+        engine="llama.cpp", name="tiny", check=(Check(prompt="What is 2+2?", expect=r"\b4\b"),)
+    ),
+)
+DIGEST = hashlib.sha256(MANIFEST.to_bytes()).hexdigest()
+COVERED = Coverage(
+    files=tuple(
+        Covered(
+            artifact=a.name,
+            path=f.path,
+            sha256=f.sha256,
+            verdict="covered",
+            kind="gguf",
+            scanners=("s",),
+        )
+        for a in MANIFEST.artifacts
+        for f in a.files
+    )
+)
+CLEAN = Findings(tools=("s 1",), findings=())
+
+
+def finding(**more: str) -> Finding:
+    kwargs = {"id": "x.y", "severity": "high", "scanner": "s", "message": "bad"} | more
+    path = PurePosixPath("m.gguf")
+    return Finding(artifact="model", path=path, sha256=sha("m"), **kwargs)
+
+
+def page(manifest: Manifest = MANIFEST, findings: Findings = CLEAN) -> str:
+    return render(manifest, DIGEST, findings, COVERED, STRICT).decode("utf-8")
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page, as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.attributes += attrs
+
+
+def test_the_report_is_the_same_every_time_and_whole() -> None:
+    text = page()
+    assert text == page()
+    assert DIGEST in text
+    for artifact in MANIFEST.artifacts:
+        assert all(f.sha256 in text and html.escape(str(f.path)) in text for f in artifact.files)
+    assert "Nothing here is against the policy" in text
+    assert "What is 2+2?" in text
+
+
+def test_the_report_runs_nothing_and_loads_nothing() -> None:
+    tags = Tags(page())
+    forbidden = {"script", "img", "link", "iframe", "object", "embed", "form", "a", "svg"}
+    assert not tags.seen & forbidden
+    names = {name for name, _ in tags.attributes}
+    assert not names & {"src", "href", "style", "srcset"}
+    assert not any(name.startswith("on") for name in names)
+
+
+def test_the_style_is_the_one_that_the_page_allows() -> None:
+    text = page()
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    allowed = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{allowed}'" in html.unescape(text)
+
+
+def test_hostile_text_is_shown_and_does_nothing() -> None:
+    hostile_line = HOSTILE.replace("\u202e", "")
+    manifest = dataclasses.replace(
+        MANIFEST,
+        summary=hostile_line,
+        handling=hostile_line,
+        serve=Serve(engine="vllm", name="t", check=(Check(prompt=HOSTILE, expect=HOSTILE),)),
+        artifacts=(dataclasses.replace(MODEL, source=hostile_line, licence=hostile_line), WHEELS),
+        waivers=(Waiver(finding="x.y", sha256=sha("m"), reason=hostile_line, until=1),),
+    )
+    text = page(manifest, Findings(tools=(hostile_line,), findings=(finding(message=HOSTILE),)))
+    assert Tags(text).seen == Tags(
+        page(findings=Findings(tools=(), findings=(finding(),)))
+    ).seen | {"p"}
+    assert "\u202e" not in text
+    assert "[U+202E]" in text
+    assert "{{ 7*7 }}" in text
+    assert "&lt;script&gt;" in text
+
+
+def test_findings_stand_worst_first_and_the_verdict_says_why() -> None:
+    findings = (finding(severity="low", id="a.low"), finding(severity="critical", id="b.worst"))
+    text = page(findings=Findings(tools=(), findings=findings))
+    table = text[text.index("Findings: 2") :]
+    assert table.index("b.worst") < table.index("a.low")
+    assert "refuses this bundle: 1 reason" in text
+
+
+def test_a_file_that_nobody_scanned_is_listed() -> None:
+    files = (
+        *COVERED.files[:-1],
+        dataclasses.replace(
+            COVERED.files[-1], verdict="not-covered", scanners=(), reason="it timed out"
+        ),
+    )
+    text = render(MANIFEST, DIGEST, CLEAN, Coverage(files=files), STRICT).decode()
+    assert "Not looked at: 1 of 3 files" in text
+    assert "it timed out" in text
+
+
+def test_rows_that_are_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MAX_ROWS", 2)
+    findings = tuple(finding(severity="info", id=f"f.n{i}") for i in range(5))
+    text = page(findings=Findings(tools=(), findings=findings))
+    assert "3 more rows" in text
+    assert "f.n4" not in text
+
+
+def test_a_report_nobody_could_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report.limits, "MAX_REPORT_BYTES", 1000)
+    with pytest.raises(IntegrityError, match=r"report\.too-large"):
+        page()
+
+
+def test_the_report_never_speaks_of_who_signed() -> None:
+    assert not re.search(r"signed by|approved by", page(), re.IGNORECASE)
