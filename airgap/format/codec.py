@@ -189,7 +189,7 @@ def _build_union(hint: Any, data: Any, where: str) -> Any:
         raise _bad(where, f"expected a table, found {_kind(data)}")
     by_kind = union_by_kind(hint)
     kind = data.get("kind")
-    if kind not in by_kind:
+    if not isinstance(kind, str) or kind not in by_kind:
         raise _bad(
             _join(where, "kind"), f"'{str(kind)[:40]}' is not one of {', '.join(sorted(by_kind))}"
         )
