@@ -20,6 +20,7 @@ from airgap.errors import IntegrityError, SealiftError, UsageError
 from airgap.format import layout
 from airgap.store import open_regular, read_chunks
 from airgap.trust.decide import TrustFiles
+from airgap.trust.statements import envelope_name
 
 _METADATA = re.compile(r"(?:[1-9][0-9]{0,9}\.(?:root|targets|snapshot)|timestamp)\.json")
 _STATEMENT = re.compile(r"[0-9a-f]{32}\.dsse\.json")
@@ -50,15 +51,15 @@ class Quarantine:
 
 def find_bundle(path: Path) -> Path:
     """The bundle at `path`, or the only one directly below it (a medium's top folder)."""
-    if (path / layout.OCI_LAYOUT).exists() or (path / layout.TRUST).exists():
-        return path
     found: list[Path] = []
-    if path.is_dir():
-        with fsio.disk_errors(f"reading {path}"):
+    with fsio.disk_errors(f"reading {path}"):
+        if (path / layout.OCI_LAYOUT).exists() or (path / layout.TRUST).exists():
+            return path
+        if path.is_dir():
             found = sorted(e for e in path.iterdir() if (e / layout.TRUST).is_dir())
     if len(found) == 1:
         return found[0]
-    names = ", ".join(e.name for e in found[:5]) or "none"
+    names = ", ".join(_shown(e.name) for e in found[:5]) or "none"
     raise UsageError(
         "bundle.not-found",
         f"{path} is not a bundle",
@@ -75,6 +76,9 @@ def quarantine(bundle: Path) -> Quarantine:
     What does not belong is kept as `fault`, so that what the officers signed can still be learned.
     """
     q = _Quarantine()
+    fault = _no_folder(bundle / layout.TRUST)
+    if fault is not None:
+        return Quarantine({}, TrustFiles({}, (), "", b"", fault))
     for folder in (layout.METADATA, layout.STATEMENTS):
         pattern = _STATEMENT if folder == layout.STATEMENTS else _METADATA
         _read_folder(q, bundle / layout.TRUST, folder, pattern)
@@ -87,9 +91,27 @@ def quarantine(bundle: Path) -> Quarantine:
         tuple(statements.values()),
         target_path,
         target,
-        q.fault,
+        q.fault or _misnamed(statements),
     )
     return Quarantine(q.files, files)
+
+
+def _misnamed(statements: Mapping[str, bytes]) -> IntegrityError | None:
+    """A statement's name is its own digest, so that a bundle has one form."""
+    for name, data in statements.items():
+        if name != envelope_name(data):
+            return _extra(f"{layout.TRUST}/{layout.STATEMENTS}/{name}")
+    return None
+
+
+def _no_folder(path: Path) -> SealiftError | None:
+    """What is wrong with a folder of the bundle that must be no link to another place."""
+    try:
+        return None if stat.S_ISDIR(os.lstat(path).st_mode) else _not_plain(path.name)
+    except FileNotFoundError:
+        return _missing(path.name)
+    except OSError as e:
+        return fsio.wrap_os_error(e, f"reading {path}")
 
 
 def _below(files: Mapping[str, bytes], folder: str) -> dict[str, bytes]:
@@ -97,22 +119,30 @@ def _below(files: Mapping[str, bytes], folder: str) -> dict[str, bytes]:
     return {n[len(prefix) :]: d for n, d in sorted(files.items()) if n.startswith(prefix)}
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A name in a folder and what lstat says of it: `mode` as in st_mode."""
+
+    name: str
+    mode: int
+
+
 def _read_folder(q: _Quarantine, trust: Path, folder: str, pattern: re.Pattern[str]) -> None:
     for entry in _entries(q, trust / folder):
-        if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            _read_one(q, Path(entry.path), f"{folder}/{entry.name}")
-        elif not (entry.name == "statements" and entry.is_dir(follow_symlinks=False)):
+        if pattern.fullmatch(entry.name) and stat.S_ISREG(entry.mode):
+            _read_one(q, trust / folder / entry.name, f"{folder}/{entry.name}")
+        elif not (entry.name == "statements" and stat.S_ISDIR(entry.mode)):
             q.fault = q.fault or _extra(f"{layout.TRUST}/{folder}/{entry.name}")
 
 
 def _read_target(q: _Quarantine, targets: Path) -> str:
     """The one file at targets/NAME/VERSION.manifest.json; its path from there."""
     found = []
-    for name in _entries(q, targets):
-        if not name.is_dir(follow_symlinks=False):
-            q.fault = q.fault or _extra(f"trust/targets/{name.name}")
+    for entry in _entries(q, targets):
+        if not stat.S_ISDIR(entry.mode):
+            q.fault = q.fault or _extra(f"trust/targets/{entry.name}")
             continue
-        found += [f"{name.name}/{e.name}" for e in _entries(q, Path(name.path))]
+        found += [f"{entry.name}/{e.name}" for e in _entries(q, targets / entry.name)]
     if len(found) != 1 or not found[0].endswith(".manifest.json"):
         q.fault = q.fault or IntegrityError(
             "bundle.targets",
@@ -125,17 +155,18 @@ def _read_target(q: _Quarantine, targets: Path) -> str:
     return found[0]
 
 
-def _entries(q: _Quarantine, folder: Path) -> list[os.DirEntry[str]]:
+def _entries(q: _Quarantine, folder: Path) -> list[_Entry]:
+    """What lies in a folder, sorted, bounded; nothing where it is no folder of its own."""
     try:
         if stat.S_ISDIR(os.lstat(folder).st_mode):
             with os.scandir(folder) as entries:
-                out: list[os.DirEntry[str]] = []
-                for entry in entries:
-                    if len(out) >= limits.MAX_TRUST_FILES:
-                        q.fault = q.fault or _too_much(folder, "files")
-                        break
-                    out.append(entry)
-                return sorted(out, key=lambda e: e.name)
+                out = [
+                    _Entry(e.name, e.stat(follow_symlinks=False).st_mode)
+                    for e in itertools.islice(entries, limits.MAX_TRUST_FILES + 1)
+                ]
+            if len(out) > limits.MAX_TRUST_FILES:
+                q.fault = q.fault or _too_much(folder, "files")
+            return sorted(out[: limits.MAX_TRUST_FILES], key=lambda e: e.name)
     except FileNotFoundError:
         pass
     except OSError as e:
@@ -199,8 +230,8 @@ def check_names(bundle: Path, expected: Mapping[str, Expected]) -> None:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    with fsio.disk_errors(f"reading {folder}"):
-        entries = list(itertools.islice(os.scandir(folder), 2 * limits.MAX_FILES))
+    with fsio.disk_errors(f"reading {folder}"), os.scandir(folder) as found:
+        entries = list(itertools.islice(found, 2 * limits.MAX_FILES))
     if len(entries) == 2 * limits.MAX_FILES:
         raise _too_much(folder, "files")
     for entry in sorted(entries, key=lambda e: e.name):
@@ -217,10 +248,16 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
 _COPY = "copy the bundle again from where it was packed"
 
 
+def _shown(name: str) -> str:
+    """A name from a medium, safe to print: no control characters, no bytes that are no text."""
+    text = name[:200].encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _extra(name: str) -> IntegrityError:
     return IntegrityError(
         "bundle.extra",
-        f"the bundle holds something that the manifest does not name: {name[:200]}",
+        f"the bundle holds something that the manifest does not name: {_shown(name)}",
         why="only what was approved may lie in a bundle",
         do=f"remove it, or {_COPY}",
     )
@@ -239,7 +276,7 @@ def _missing(name: str, count: int = 1) -> IntegrityError:
 def _not_plain(name: str) -> IntegrityError:
     return IntegrityError(
         "integrity.not-a-file",
-        f"{name} was refused",
+        f"{_shown(name)} was refused",
         why="it is a link or a special file; a bundle holds plain files only",
         do=_COPY,
     )

@@ -14,6 +14,8 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_INT = 2**53 - 1
 # Longest decimal form of MAX_JSON_INT with a sign; bounds the work of int().
 MAX_JSON_INT_DIGITS = 17
+# 9999-12-31T23:59:59Z, the last second that RFC 3339 and Python's datetime can write.
+MAX_SECONDS = 253_402_300_799
 # A path inside a bundle, in bytes of UTF-8. ext4 and xfs allow 255 bytes a component.
 MAX_PATH_BYTES = 1024
 MAX_PATH_COMPONENT_BYTES = 255

@@ -99,13 +99,25 @@ class Store:
         Only for media the caller vouches for (`--adopt`): whoever can write the other name can
         still change these bytes.
         """
-        digest = hash_file(source, on_bytes)
-        if digest.sha256 != sha256 or digest.size != size:
-            raise wrong_digest(source.name, digest.sha256, sha256)
-        with fsio.disk_errors(f"linking {source} into the store"):
-            with contextlib.suppress(FileExistsError):
-                os.link(source, self.blob_path(sha256), follow_symlinks=False)
-            fsio.fsync_dir(self.blobs)
+        fsio.make_dirs(self.blobs)
+        fsio.make_dirs(self._incoming)
+        temp = fsio.temp_name(self._incoming)
+        with open_regular(source) as fd:
+            digest, found = _hash_fd(fd, on_bytes).hexdigest(), os.fstat(fd)
+            if digest != sha256 or found.st_size != size:
+                raise wrong_digest(source.name, digest, sha256)
+            with fsio.disk_errors(f"linking {source} into the store"):
+                try:
+                    os.link(source, temp, follow_symlinks=False)
+                    if not os.path.samestat(os.lstat(temp), found):
+                        raise _not_regular(source, "another file than the one that was read")
+                    os.fsync(fd)
+                    os.rename(temp, self.blob_path(sha256))
+                    fsio.fsync_dir(self.blobs)
+                finally:
+                    # rename() of two names of one file does nothing and leaves both (POSIX).
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(temp)
 
     def discard_incoming(self) -> None:
         """Remove the folder of unfinished blobs (a bundle may not hold it)."""
@@ -194,6 +206,8 @@ def open_regular(path: Path) -> Iterator[int]:
     except OSError as e:
         if e.errno == errno.ELOOP:
             raise _not_regular(path, "a symbolic link") from e
+        if e.errno in (errno.ENXIO, errno.ENODEV):
+            raise _not_regular(path, "a socket or a device") from e
         raise fsio.wrap_os_error(e, f"reading {path}") from e
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

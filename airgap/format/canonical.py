@@ -15,8 +15,8 @@ from airgap.errors import FormatError
 
 Json = Any
 
-# Possessive by construction (each alternative starts with another character): linear time.
-_BRACKET_OR_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Tokens of fixed length only: nothing to backtrack over, so any input takes linear time.
+_BRACKET_OR_QUOTE = re.compile(r'[\[\]{}"]|\\.', re.DOTALL)
 
 
 def encode(value: Json) -> bytes:
@@ -51,6 +51,8 @@ def decode(data: bytes, *, max_bytes: int = limits.MAX_DOCUMENT_BYTES) -> Json:
         )
     except json.JSONDecodeError as e:
         raise FormatError("format.json", f"character {e.pos}", e.msg) from e
+    # Strings inside tables were checked as the tables were built; these lie in none.
+    _check_list([value])
     return value
 
 
@@ -65,15 +67,20 @@ def decode_canonical(data: bytes, *, max_bytes: int = limits.MAX_DOCUMENT_BYTES)
 def _check_depth(text: str) -> None:
     """Bound nesting before the recursive parser sees it (stdlib leaks RecursionError)."""
     depth = 0
-    for match in _BRACKET_OR_STRING.finditer(text):
-        token = match.group()
-        if token in ("[", "{"):
+    in_string = False
+    for match in _BRACKET_OR_QUOTE.finditer(text):
+        found = match.group()
+        if found == '"':
+            in_string = not in_string
+        elif in_string:
+            continue
+        elif found in ("[", "{"):
             depth += 1
             if depth > limits.MAX_JSON_DEPTH:
                 raise FormatError(
                     "format.json", "", f"it nests deeper than {limits.MAX_JSON_DEPTH} levels"
                 )
-        elif token in ("]", "}"):
+        elif found in ("]", "}"):
             depth -= 1
 
 

@@ -100,6 +100,7 @@ def _judge(
     root = root_of(state)
     if found.root.version != root.version:
         raise _mixed(f"the TUF client reached root {found.root.version}, we {root.version}")
+    _check_nothing_else(files.metadata, found)
     targets = _judging_targets(state, found)
     valid_until = _check_validity(root, targets, found, now, policy)
     listed_as(targets, files.target_path, files.target)
@@ -119,6 +120,23 @@ def _judge(
         valid_until=min(valid_until, manifest.not_after),
         in_grace=in_grace,
     )
+
+
+def _check_nothing_else(metadata: Mapping[str, bytes], found: Refreshed) -> None:
+    """One unbroken root chain up to the newest, and one file of each other role.
+
+    A root beyond a gap is a rotation that somebody keeps from this host.
+    """
+    newest = found.root.version
+    known = {f"{v}.root.json" for v in range(1, newest + 1)}
+    known |= {f"{s.version}.{s.type}.json" for s in (found.snapshot, found.targets)}
+    extra = sorted(set(metadata) - known - {"timestamp.json"})
+    if extra:
+        raise _mixed(f"{extra[0]} belongs to nothing that root {newest} leads to")
+    first = min((v for v in range(1, newest + 1) if f"{v}.root.json" in metadata), default=newest)
+    for version in range(first, newest):
+        if f"{version}.root.json" not in metadata:
+            raise _mixed(f"{version}.root.json is missing from the root chain")
 
 
 def _judging_targets(state: Remembered, found: Refreshed) -> Targets:

@@ -16,6 +16,34 @@ from airgap.errors import TrustError
 
 OFFICER_FIELD = "x-sealift-officer"
 _OFFICER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
+_PEM = re.compile(
+    r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]{1,8000})\n-----END PUBLIC KEY-----\n?"
+)
+# SubjectPublicKeyInfo (RFC 5280 section 4.1) by scheme: where its fixed bytes begin, those bytes
+# (algorithm identifier, BIT STRING header, for curves the mark of an uncompressed point), and its
+# whole length in bytes. RFC 5480 for the curves, RFC 8017 for RSA (whose length varies), RFC 9881
+# for ML-DSA.
+_FORMS: dict[str, tuple[int, bytes, int | None]] = {
+    "ecdsa-sha2-nistp256": (
+        0,
+        bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+        91,
+    ),
+    "ecdsa-sha2-nistp384": (
+        0,
+        bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+        120,
+    ),
+    "ecdsa-sha2-nistp521": (
+        0,
+        bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
+        158,
+    ),
+    "rsa": (4, bytes.fromhex("300d06092a864886f70d01010105000382"), None),
+    "ml-dsa-44/1": (0, bytes.fromhex("30820532300b06096086480165030403110382052100"), 1334),
+    "ml-dsa-65/1": (0, bytes.fromhex("308207b2300b0609608648016503040312038207a100"), 1974),
+    "ml-dsa-87/1": (0, bytes.fromhex("30820a32300b060960864801650304031303820a2100"), 2614),
+}
 
 
 def officer_of(key: Key) -> str | None:
@@ -44,10 +72,26 @@ def material(key: Key) -> bytes:
             if len(raw) != 32:
                 raise _unreadable(key)
             return raw
-        body = [line for line in public.split("\n") if line and not line.startswith("-----")]
-        return base64.b64decode("".join("".join(body).split()), validate=True)
+        return _spki(key, public)
     except (ValueError, binascii.Error) as e:
         raise _unreadable(key) from e
+
+
+def _spki(key: Key, public: str) -> bytes:
+    """The DER of a PEM public key, in the one form that it may have here.
+
+    Libraries also read PKCS#1 wrapping, compressed points, other algorithm identifiers and text
+    around the PEM: all of them would make one key look like two.
+    """
+    pem = _PEM.fullmatch(public)
+    form = _FORMS.get("rsa" if key.keytype == "rsa" else key.scheme)
+    if pem is None or form is None:
+        raise _unreadable(key)
+    der = base64.b64decode(pem[1].replace("\n", ""), validate=True)
+    at, head, size = form
+    if der[at : at + len(head)] != head or size not in (None, len(der)):
+        raise _unreadable(key)
+    return der
 
 
 def can_check(key: Key) -> bool:
@@ -55,7 +99,10 @@ def can_check(key: Key) -> bool:
     if key.keytype == "ed25519":
         return True
     try:
-        import cryptography  # noqa: F401
+        if key.keytype == "ml-dsa":
+            import cryptography.hazmat.primitives.asymmetric.mldsa  # since cryptography 48
+        else:
+            import cryptography  # noqa: F401
     except ImportError:
         return False
     return True

@@ -14,6 +14,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from airgap import limits
 from airgap.errors import TrustError
+from airgap.format import canonical
 from airgap.trust.metadata import check_threshold, is_solo, issued, parse, revoked
 from airgap.trust.rules import RootDemands, check_root
 from airgap.trust.state import Remembered
@@ -114,7 +115,7 @@ def _learn_one(state: Remembered, root: Root, version: int, data: bytes) -> Reme
     _check_shape(found.signed, version)
     if known is not None:
         if found.signed.version == known.version:
-            _check_same_targets(state, data, version)
+            _check_same("targets", version, state.targets or b"", data)
             return state
         missing = revoked(known) - revoked(found.signed)
         if missing:
@@ -143,20 +144,37 @@ def _check_shape(targets: Targets, version: int) -> None:
     revoked(targets)
 
 
-def _check_same_targets(state: Remembered, data: bytes, version: int) -> None:
-    if state.targets == data:
+def signed_digest(data: bytes) -> str:
+    """SHA-256 of the part of a metadata file that is signed, in TUF's canonical form.
+
+    The rest of the file is not: whoever carries it can write it anew, drop a signature beyond the
+    threshold or add white space. If that counted as another content, a carrier could make a host
+    refuse the officers' own file later.
+    """
+    plain = canonical.decode(data, max_bytes=limits.MAX_TARGETS_BYTES)
+    return hashlib.sha256(Metadata.from_dict(plain).signed_bytes).hexdigest()
+
+
+def _check_same(role: str, version: int, ours: bytes, theirs: bytes) -> None:
+    if ours == theirs:
         return
-    ours = hashlib.sha256(state.targets or b"").hexdigest()
-    raise equivocation("targets", version, ours, hashlib.sha256(data).hexdigest())
+    known, brought = signed_digest(ours), signed_digest(theirs)
+    if known != brought:
+        raise equivocation(role, version, known, brought)
 
 
 def _other_root(state: Remembered, metadata: Mapping[str, bytes]) -> TrustError | None:
+    """Another root under the version that is remembered: other people's, or two contents."""
     version = root_of(state).version
     data = metadata.get(f"{version}.root.json")
     if data is None or data == state.root:
         return None
-    ours, theirs = hashlib.sha256(state.root), hashlib.sha256(data)
-    return equivocation("root", version, ours.hexdigest(), theirs.hexdigest())
+    try:
+        parse(data, Root, limits.MAX_ROOT_BYTES)
+        _check_same("root", version, state.root, data)
+    except TrustError as e:
+        return e
+    return None
 
 
 def equivocation(role: str, version: int, ours: str, theirs: str) -> TrustError:

@@ -8,6 +8,7 @@ refused: it might mean something to whoever signed it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tuf.api.exceptions import RepositoryError
@@ -17,7 +18,7 @@ from tuf.api.serialization import DeserializationError
 from airgap import limits
 from airgap.errors import FormatError, TrustError
 from airgap.format import canonical
-from airgap.trust.keys import can_check
+from airgap.trust.keys import OFFICER_FIELD, can_check
 
 ISSUED = "x-sealift-issued"
 SOLO = "x-sealift-solo"
@@ -50,18 +51,30 @@ def parse(data: bytes, kind: type[S], max_bytes: int) -> Metadata[S]:
 
 
 def _check_fields(signed: Signed) -> None:
-    known = _KNOWN.get(signed.type, set())
-    for name in signed.unrecognized_fields:
-        if name.startswith("x-sealift-") and name not in known:
-            raise _bad(signed.type, f"it has the unknown field {name}; a newer airgap may know it")
+    _check_known(signed.type, signed.unrecognized_fields, _KNOWN.get(signed.type, set()))
+    if isinstance(signed, Root):
+        for key in signed.keys.values():
+            _check_known("root", key.unrecognized_fields, {OFFICER_FIELD})
+        for role in signed.roles.values():
+            _check_known("root", role.unrecognized_fields, set())
+    if isinstance(signed, Targets):
+        for target in signed.targets.values():
+            _check_known("targets", target.unrecognized_fields, set())
+            _check_known("targets", target.custom or {}, set())
     if signed.type in _KNOWN:
         issued(signed)
+
+
+def _check_known(kind: str, fields: Mapping[str, Any], known: set[str]) -> None:
+    for name in fields:
+        if name.startswith("x-sealift-") and name not in known:
+            raise _bad(kind, f"it has the unknown field {name[:60]}; a newer airgap may know it")
 
 
 def issued(signed: Signed) -> int:
     """When the officers made it, UTC seconds."""
     value = signed.unrecognized_fields.get(ISSUED)
-    if type(value) is not int or not 0 <= value <= limits.MAX_JSON_INT:
+    if type(value) is not int or not 0 <= value <= limits.MAX_SECONDS:
         raise _bad(signed.type, f"{ISSUED} is missing or no time")
     return value
 

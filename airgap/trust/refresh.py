@@ -20,15 +20,17 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import MetaFile, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from airgap import limits
 from airgap.errors import TrustError
+from airgap.trust.metadata import parse
 
 _BASE = "mem:///"
 # Nothing can ever lie below a device: every look into python-tuf's cache fails.
 _NO_FOLDER = "/dev/null"
+_COPY = "copy the bundle again; if it is refused again, ask the builder for a new one"
 
 
 class Refreshed:
@@ -82,6 +84,7 @@ def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int) -> Refre
         targets_max_length=limits.MAX_TARGETS_BYTES,
         prefix_targets_with_hash=False,
     )
+    _check_builders_files(metadata)
     try:
         updater = _CachelessUpdater(
             metadata_dir=_NO_FOLDER,
@@ -99,8 +102,32 @@ def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int) -> Refre
     return Refreshed(updater)
 
 
+def _check_builders_files(metadata: Mapping[str, bytes]) -> None:
+    """Strict decoding of what python-tuf decodes leniently, and lengths and hashes everywhere.
+
+    Roots and targets were decoded strictly before (airgap.trust.learn).
+    """
+    for name, data in metadata.items():
+        if name == "timestamp.json":
+            timestamp = parse(data, Timestamp, limits.MAX_TIMESTAMP_BYTES).signed
+            _check_meta("timestamp", timestamp.snapshot_meta)
+        elif name.endswith(".snapshot.json"):
+            snapshot = parse(data, Snapshot, limits.MAX_SNAPSHOT_BYTES).signed
+            if set(snapshot.meta) != {"targets.json"}:
+                raise _refused("the snapshot names other files than targets.json")
+            _check_meta("snapshot", snapshot.meta["targets.json"])
+
+
+def _check_meta(role: str, meta: MetaFile) -> None:
+    if meta.length is None or "sha256" not in (meta.hashes or {}):
+        raise _refused(f"the {role} names a file without its length and SHA-256")
+
+
+def _refused(why: str) -> TrustError:
+    return TrustError("trust.metadata", "the trust metadata was refused", why=why, do=_COPY)
+
+
 def _translate(e: Exception) -> TrustError:
-    copy = "copy the bundle again; if it is refused again, ask the builder for a new one"
     if isinstance(e, ExpiredMetadataError):
         return TrustError(
             "trust.expired",
@@ -110,16 +137,18 @@ def _translate(e: Exception) -> TrustError:
             "if officers' metadata expired, they must sign it again; check the host's clock too",
         )
     if isinstance(e, UnsignedMetadataError):
-        return TrustError("trust.signature", "a signature is missing or wrong", why=str(e), do=copy)
+        return TrustError(
+            "trust.signature", "a signature is missing or wrong", why=str(e), do=_COPY
+        )
     if isinstance(e, (BadVersionNumberError, LengthOrHashMismatchError)):
         return TrustError(
             "trust.mixed",
             "the bundle's trust metadata does not belong together",
             why=str(e),
-            do=copy,
+            do=_COPY,
         )
     if isinstance(e, DownloadError):
         return TrustError(
-            "trust.incomplete", "the bundle's trust metadata is incomplete", why=str(e), do=copy
+            "trust.incomplete", "the bundle's trust metadata is incomplete", why=str(e), do=_COPY
         )
-    return TrustError("trust.metadata", "the trust metadata was refused", why=str(e), do=copy)
+    return _refused(str(e))

@@ -92,7 +92,8 @@ def _check_approvals(root: Root, demands: RootDemands) -> None:
                 "trust.min-approvals",
                 f"root {root.version} lets {threshold} officers decide, this host wants {wanted}",
                 why=f"role {role} has threshold {threshold}",
-                do="ask the officers for a root with a higher threshold",
+                do="ask the officers for a root with a higher threshold, and raise this host's "
+                "min-approvals only after it has seen that root",
             )
         if threshold > len(root.roles[role].keyids):
             raise _broken(root, f"role {role} asks for more keys than it has")

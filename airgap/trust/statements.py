@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tuf.api.metadata import Root
 from airgap import limits
 from airgap.errors import FormatError, TrustError
 from airgap.format import canonical
-from airgap.format.statement import Envelope, Statement
+from airgap.format.statement import Envelope, Statement, b64decode
 from airgap.trust.keys import can_check, officer_of
 
 
@@ -59,7 +58,7 @@ def _check_signature(key: Key, sig: str, signed: bytes) -> None:
             why=f"it is signed by {key.scheme}, which needs the cryptography package",
             do="install the cryptography wheel from the installer kit, then run this again",
         )
-    raw = base64.b64decode(sig)
+    raw = b64decode(sig, "signatures[0].sig")
     try:
         key.verify_signature(Signature(key.keyid, raw.hex()), signed)
     except UnverifiedSignatureError as e:
@@ -73,8 +72,15 @@ def count(root: Root, manifest_sha256: str, envelopes: Iterable[bytes]) -> Verdi
     keys = {keyid: root.keys[keyid] for keyid in role.keyids}
     passed: dict[str, Statement] = {}
     failed: dict[str, Statement] = {}
+    blind: TrustError | None = None
     for data in envelopes:
-        found = read_statement(data, keys)
+        try:
+            found = read_statement(data, keys)
+        except TrustError as e:
+            if e.id != "trust.scheme-unavailable":
+                raise
+            blind = blind or e  # enough of the others may do without it
+            continue
         if found is None or found[1].manifest_sha256 != manifest_sha256:
             continue
         officer, statement = found
@@ -82,6 +88,8 @@ def count(root: Root, manifest_sha256: str, envelopes: Iterable[bytes]) -> Verdi
             raise _bad(f"{officer} made two statements on one manifest")
         (passed if statement.passed else failed)[officer] = statement
     officers = tuple(sorted(str(officer_of(k)) for k in keys.values()))
+    if len(passed) < role.threshold and blind is not None:
+        raise blind
     if len(passed) < role.threshold:
         raise _too_few(root, manifest_sha256, passed, failed, officers)
     return Verdicts(passed, failed, role.threshold, officers, _one_report(passed))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from securesystemslib.signer import Signature, Signer
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Key, Signature, Signer
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
@@ -14,7 +15,7 @@ from airgap.errors import TrustError
 from airgap.trust import statements
 from airgap.trust.decide import DAY
 from airgap.trust.metadata import check_threshold, is_solo, parse
-from airgap.trust.rules import RootDemands, check_root
+from airgap.trust.rules import BUILDER_ROLES, RootDemands, check_root
 from bundler.officers.packet import Packet, SignatureFile, read_signatures
 from bundler.officers.repository import Pending, Published, TrustRepository
 from bundler.officers.staging import TRANSIT_DAYS, make_snapshot, make_timestamp
@@ -31,7 +32,8 @@ def collect(
     publish. Raises TrustError; nothing is published then. Run again after a kill: it finishes."""
     published = repository.published() if repository.exists() else None
     files = read_signatures(packet)
-    signed = {role: _assemble(packet, role, files) for role in packet.staged}
+    keys = _keys(packet, published)
+    signed = {role: _assemble(packet, role, files, keys) for role in packet.staged}
     if published is not None and published.targets == _bytes(signed["targets"]):
         repository.set_pending(Pending())
         return published
@@ -43,6 +45,7 @@ def collect(
     check_threshold(root, "targets", targets, _named(targets.signed))
     out = {f"{m.signed.version}.{role}.json": _bytes(m) for role, m in signed.items()}
     out |= builder_files(published, _bytes(targets), builder, now, transit_days)
+    _check_builder(root, out)
     if packet.manifest is not None and packet.report is not None:
         repository.keep_approved(packet.manifest, packet.report, keep)
     repository.publish(out)
@@ -79,15 +82,41 @@ def _bytes(metadata: Metadata[Any]) -> bytes:
     return metadata.to_bytes(JSONSerializer(compact=True))
 
 
-def _assemble(packet: Packet, role: str, files: dict[str, SignatureFile]) -> Metadata[Any]:
-    """The staged role with every officer's signature over it."""
+def _keys(packet: Packet, published: Published | None) -> dict[str, Key]:
+    """Every key whose signature may count: of the published root and of a staged one."""
+    keys = dict(published.root.keys) if published is not None else {}
+    if "root" in packet.staged:
+        keys |= parse(packet.staged["root"], Root, limits.MAX_ROOT_BYTES).signed.keys
+    return keys
+
+
+def _assemble(
+    packet: Packet, role: str, files: dict[str, SignatureFile], keys: dict[str, Key]
+) -> Metadata[Any]:
+    """The staged role with every officer's signature over it.
+
+    Only signatures that fit are taken: whoever can write into the packet could else spoil
+    another officer's, or have junk published.
+    """
     metadata: Metadata[Any] = Metadata.from_bytes(packet.staged[role])
     metadata.signatures.clear()
+    signed_bytes = metadata.signed_bytes
     for file in files.values():
         for s in file.signatures:
-            if s.role == role:
-                metadata.signatures[s.keyid] = Signature(s.keyid, s.sig)
+            signature = Signature(s.keyid, s.sig)
+            if s.role == role and _fits(keys.get(s.keyid), signature, signed_bytes):
+                metadata.signatures[s.keyid] = signature
     return metadata
+
+
+def _fits(key: Key | None, signature: Signature, signed_bytes: bytes) -> bool:
+    if key is None:
+        return False
+    try:
+        key.verify_signature(signature, signed_bytes)
+    except UnverifiedSignatureError:
+        return False
+    return True
 
 
 def _check_root(signed: dict[str, Metadata[Any]], published: Published | None) -> Root:
@@ -103,6 +132,14 @@ def _check_root(signed: dict[str, Metadata[Any]], published: Published | None) -
     check_threshold(root, "root", new, _named(root))
     check_root(root, RootDemands(1 if is_solo(root) else 2, is_solo(root)))
     return root  # type: ignore[no-any-return]
+
+
+def _check_builder(root: Root, files: dict[str, bytes]) -> None:
+    """Another key than the root's would publish what every host refuses."""
+    for name, data in files.items():
+        role = name.removesuffix(".json").split(".")[-1]
+        if role in BUILDER_ROLES:
+            check_threshold(root, role, Metadata.from_bytes(data), f"the builder's {role}")
 
 
 def _named(signed: Signed) -> str:

@@ -63,9 +63,14 @@ class Desk:
 
     def remembered(self) -> Remembered | None:
         """What this officer trusts; None before the first packet."""
-        if not self._trust.exists() and not self._signed.exists():
+        if not self._trust.exists() and not self._signed_beyond_init():
             return None
-        return trust_state.load(self._trust) if self._trust.exists() else None
+        return trust_state.load(self._trust)
+
+    def _signed_beyond_init(self) -> bool:
+        """Whether this officer signed more than the first root and list: then a state was
+        remembered, and its absence is a loss, not a beginning."""
+        return any(not name.endswith("/1") for name in self._read_signed())
 
     def review(self, packet: Packet, now: int, root_sha256: str | None) -> Review:
         """Check a packet against this officer's own memory. Raises TrustError.
@@ -132,6 +137,9 @@ class Desk:
 
     def record(self, review: Review) -> None:
         """Remember, durably and before any signature leaves the desk, what is being signed."""
+        for s in review.packet.file.staged:
+            # Again, because another approval may have been recorded since the review.
+            self._check_not_two(s.role, s.version, review.packet)
         signed = dict(self._read_signed())
         for s in review.packet.file.staged:
             signed[f"{s.role}/{s.version}"] = s.sha256
