@@ -246,7 +246,7 @@ def _check_rule(rule: Any, value: Any, where: str) -> None:
     if isinstance(rule, Text):
         if len(value) > rule.max_chars:
             raise _bad(where, f"longer than {rule.max_chars} characters")
-        if rule.pattern is not None and re.fullmatch(rule.pattern, value) is None:
+        if rule.pattern is not None and re.fullmatch(rule.pattern, value, re.ASCII) is None:
             raise _bad(where, f"{value[:60]!r} is not {rule.meaning}")
     elif isinstance(rule, Range):
         if not rule.low <= value <= rule.high:

@@ -15,9 +15,12 @@ from airgap import limits
 from airgap.errors import FormatError
 
 # Control characters, and what Windows forbids in a file name.
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*]')
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"\\|?*]')
 # Characters that make two names look alike or turn the reading direction around.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e0fff]"
+)
 # Microsoft, "Naming Files, Paths, and Namespaces": reserved with any extension.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
 
@@ -30,9 +33,11 @@ def check_path(text: str, where: str) -> None:
 
 
 def _path_fault(text: str) -> str | None:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return "is not valid UTF-8"
     if not text or text.startswith("/") or text != str(PurePosixPath(text)):
         return "is not a plain relative path"
-    if len(text.encode("utf-8", "replace")) > limits.MAX_PATH_BYTES:
+    if len(text.encode()) > limits.MAX_PATH_BYTES:
         return f"is longer than {limits.MAX_PATH_BYTES} bytes"
     if unicodedata.normalize("NFC", text) != text:
         return "is not in Unicode normal form C"
@@ -44,7 +49,7 @@ def _path_fault(text: str) -> str | None:
     for part in parts:
         if part in (".", "..") or part != part.rstrip(". ") or part.startswith(" "):
             return "has a component that is '..', or ends in a dot or a space"
-        if len(part.encode("utf-8", "replace")) > limits.MAX_PATH_COMPONENT_BYTES:
+        if len(part.encode()) > limits.MAX_PATH_COMPONENT_BYTES:
             return f"has a component of more than {limits.MAX_PATH_COMPONENT_BYTES} bytes"
         if _RESERVED.fullmatch(part):
             return "has a component that Windows reserves"

@@ -27,12 +27,20 @@ Officer = Annotated[
 Line = Annotated[
     str,
     Text(
-        "[^\x00-\x1f\x7f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*",
+        "[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]*",
         limits.MAX_LINE_CHARS,
         "one line of visible text",
     ),
 ]
-Prose = Annotated[str, Text("[^\x00-\x08\x0b-\x1f\x7f]*", limits.MAX_TEXT_CHARS, "plain text")]
+# Several lines: as above, but with tab and newline, and joiners that some scripts need.
+Prose = Annotated[
+    str,
+    Text(
+        "[^\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]*",
+        limits.MAX_TEXT_CHARS,
+        "plain text",
+    ),
+]
 Token = Annotated[str, Text(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,127}", 128, "a plain identifier")]
 Seconds = Annotated[int, Range(0, 253_402_300_799)]  # up to 9999-12-31, as UTC POSIX time
 FileSize = Annotated[int, Range(0, limits.MAX_FILE_BYTES)]

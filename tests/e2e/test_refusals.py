@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.hostlab import free_port
-from tests.e2e.world import BASE_PYTHON, Connected, Done, Isolated, run, serving, snapshot
+from tests.e2e.hostlab import ENGINE, free_port
+from tests.e2e.world import BASE_PYTHON, PROJECT, Connected, Done, Isolated, run, serving, snapshot
 
 pytestmark = pytest.mark.e2e
 
@@ -196,7 +196,8 @@ def test_bundle_for_other_officers_is_refused(
 ) -> None:
     """A host that trusts other people refuses, and remembers only them."""
     other = tmp_path / "other"
-    run([sys.executable, "-c", _OTHER_ROOT, str(other)], tmp_path)
+    made = run([sys.executable, "-c", _OTHER_ROOT, str(other)], PROJECT)
+    assert made.code == 0, made.err
     root = tmp_path / "root"
     host.trust(other / "root.json", root=root)
     before = snapshot(root)
@@ -208,7 +209,7 @@ def test_bundle_for_other_officers_is_refused(
 _OTHER_ROOT = """
 import sys; from pathlib import Path
 from tests.lab import Lab
-lab = Lab(Path(sys.argv[1])); lab.names
+lab = Lab(Path(sys.argv[1]))
 published = lab.init()
 (lab.home / "root.json").write_bytes(published.roots[1])
 """
@@ -357,8 +358,10 @@ def test_unreachable_index_is_a_source_error(connected: Connected) -> None:
     path = connected.request("3.1")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        index = f'index = ["http://127.0.0.1:{s.getsockname()[1]}/simple"]\nrequirements'
-        path.write_text(path.read_text().replace("requirements", index))
+        # A name that no public index has, so that the request's own index is asked.
+        index = f'index = ["http://127.0.0.1:{s.getsockname()[1]}/simple"]'
+        text = path.read_text().replace(ENGINE, "sealift-test-only-nowhere==1.0")
+        path.write_text(text.replace("requirements", f"{index}\nrequirements"))
         done = sealift(connected, "lock", str(path))
     assert done.code == 6
     says_three_things(done)
