@@ -14,12 +14,19 @@ from airgap.errors import SealiftError
 from airgap.events import Event, Line, Progress, ProgressEnd, Sink, Warn
 
 
+def harmless(text: str) -> str:
+    """Text that may quote a hostile medium: a terminal gets no control sequences from it."""
+    return "".join(
+        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def error_lines(error: SealiftError) -> list[str]:
     """What a person reads: id and what, then why and do, then the exit code."""
     return [
-        f"error {error.id}: {error.what}",
-        f"  why    {error.why}",
-        f"  do     {error.do}",
+        harmless(f"error {error.id}: {error.what}"),
+        harmless(f"  why    {error.why}"),
+        harmless(f"  do     {error.do}"),
         f"exit {error.exit_code}",
     ]
 

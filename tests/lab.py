@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blake3 import blake3
-from bundler.evidence.report import render
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
@@ -24,6 +23,7 @@ from airgap.trust.decide import DAY
 from airgap.trust.learn import root_of
 from airgap.trust.metadata import is_solo, issued
 from airgap.trust.state import Remembered
+from bundler.evidence.report import render
 from bundler.officers import approve, open_packet
 from bundler.officers import packet as packets
 from bundler.officers.collect import collect

@@ -125,7 +125,7 @@ class _Front:
         except OSError:
             await _refuse(writer)
             return
-        await asyncio.gather(_relay(reader, engine_writer), _relay(engine_reader, writer))
+        await asyncio.gather(_relay(reader, engine_writer), _answer(engine_reader, writer))
         for each in (engine_writer, writer):
             await _close(each)
 
@@ -137,13 +137,33 @@ async def _refuse(writer: asyncio.StreamWriter) -> None:
     await _close(writer)
 
 
-async def _relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Bytes one way until the source ends; then only this half is closed. A connection that
-    breaks ends both ways: the other direction gets its end of file from `abort`."""
+async def _answer(engine: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    """The engine's bytes to the client. An engine that dies before its first byte has not begun
+    to answer: the client gets the same 503 as when nothing listens."""
     try:
-        while data := await source.read(_CHUNK_BYTES):
+        first = await engine.read(_CHUNK_BYTES)
+    except OSError:
+        first = b""
+    if not first:
+        with contextlib.suppress(OSError):
+            client.write(_NOT_UP)
+            await client.drain()
+            client.write_eof()
+        return
+    await _relay(engine, client, first)
+
+
+async def _relay(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, first: bytes = b""
+) -> None:
+    """Bytes one way until the source ends, `first` before them; then only this half is closed. A
+    connection that breaks ends both ways: the other direction gets its end of file from `abort`."""
+    try:
+        data = first or await source.read(_CHUNK_BYTES)
+        while data:
             sink.write(data)
             await sink.drain()
+            data = await source.read(_CHUNK_BYTES)
         sink.write_eof()
     except OSError:
         sink.transport.abort()

@@ -121,6 +121,11 @@ class HostPaths:
         return self.root / "ledger.jsonl"
 
     @property
+    def program(self) -> Path:
+        """This program's own copy of itself, which the daemons run."""
+        return self.root / "bin" / "airgap.pyz"
+
+    @property
     def store(self) -> Path:
         """Root of the content-addressed store (`airgap.store.Store`)."""
         return self.root / "store"

@@ -22,23 +22,33 @@ _PR_SET_PDEATHSIG = 1
 _DEFAULT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def entry_point() -> tuple[str, ...]:
-    """How to run this very program again: the zip it runs from, or the installed package.
+def entry_point(paths: HostPaths) -> tuple[str, ...]:
+    """How to run this very program again: its zip, or the installed package.
 
-    Always isolated (-I): neither the environment nor the working folder can add a module.
+    Always isolated (-I): neither the environment nor the working folder can add a module. The zip
+    is run from a copy under the root: the medium that it came on may be taken away.
     """
     python = [sys.executable, "-I"]
     if sys.flags.no_site:
         python.append("-S")
     archive = getattr(getattr(airgap, "__loader__", None), "archive", None)
     if archive is not None:
-        return (*python, os.path.abspath(archive))
+        return (*python, str(_own_copy(Path(archive), paths.program)))
     return (*python, "-m", "airgap")
+
+
+def _own_copy(archive: Path, copy: Path) -> Path:
+    with fsio.disk_errors(f"reading {archive}"):
+        data = archive.read_bytes()
+        if copy.exists() and copy.read_bytes() == data:
+            return copy
+    fsio.write(copy, data, 0o755)
+    return copy
 
 
 def daemon_command(paths: HostPaths, *words: str) -> tuple[str, ...]:
     """The command line of one of our daemons: a hidden command of `airgap`."""
-    return (*entry_point(), "--root", str(paths.root), *words)
+    return (*entry_point(paths), "--root", str(paths.root), *words)
 
 
 def spawn(paths: HostPaths, log: Path, *words: str) -> int:

@@ -43,6 +43,7 @@ def stage(
     engine_for(manifest).check(manifest)
     place = paths.deployment(manifest.name, manifest.version)
     if _is_staged(place, digest):
+        relink_files(Store(paths.store), manifest.model_to_serve().files, place.model)
         sink(Line("stage", f"{manifest.name} {manifest.version} is staged already"))
         return load(paths, manifest.name, manifest.version)
     python = interpreter.find(manifest.target.python)
@@ -116,6 +117,20 @@ def link_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None:
     with fsio.disk_errors(f"linking into {folder}"):
         for parent in made:
             fsio.fsync_dir(parent)
+
+
+def relink_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None:
+    """Point each name at the store's blob again where it is another file: an import replaces a
+    blob that it found damaged, and the deployment must not keep the damaged one."""
+    for f in files:
+        blob, target = store.blob_path(f.sha256), folder / f.path
+        with fsio.disk_errors(f"linking {target}"):
+            if target.exists() and os.path.samefile(blob, target):
+                continue
+            temp = fsio.temp_name(target.parent)
+            os.link(blob, temp, follow_symlinks=False)
+            os.rename(temp, target)
+            fsio.fsync_dir(target.parent)
 
 
 def _seal(

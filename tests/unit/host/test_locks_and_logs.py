@@ -13,6 +13,7 @@ import pytest
 
 import airgap
 from airgap.host import locks, logs, processes
+from airgap.host.paths import HostPaths
 
 _HOLD = """
 import sys, time
@@ -98,23 +99,27 @@ def test_terminal_escapes_in_a_log_are_shown_harmlessly(tmp_path: Path) -> None:
     assert "\x1b" not in shown and "\x07" not in shown and shown.endswith("ok")
 
 
-def test_program_runs_itself_again_from_its_zip(tmp_path: Path) -> None:
+def test_program_runs_itself_again_from_a_copy_of_its_zip(tmp_path: Path) -> None:
     zipped = tmp_path / "airgap.pyz"
     package = Path(airgap.__file__).parent
     with zipfile.ZipFile(zipped, "w") as archive:
         for file in package.rglob("*.py"):
             archive.write(file, str(Path("airgap") / file.relative_to(package)))
         archive.writestr(
-            "__main__.py", "from airgap.host import processes\nprint(*processes.entry_point())\n"
+            "__main__.py",
+            "import sys\nfrom pathlib import Path\nfrom airgap.host import paths, processes\n"
+            "print(*processes.entry_point(paths.HostPaths(Path(sys.argv[1]))))\n",
         )
+    own = tmp_path / "root" / "bin" / "airgap.pyz"
     for flags in (["-I"], ["-I", "-S"]):
-        argv = [sys.executable, *flags, zipped.name]
+        argv = [sys.executable, *flags, zipped.name, "root"]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert done.stdout.split() == [sys.executable, *flags, str(zipped)]
+        assert done.stdout.split() == [sys.executable, *flags, str(own)]
+        assert own.read_bytes() == zipped.read_bytes()
 
 
-def test_program_runs_itself_again_from_its_package() -> None:
-    assert processes.entry_point() == (sys.executable, "-I", "-m", "airgap")
+def test_program_runs_itself_again_from_its_package(tmp_path: Path) -> None:
+    assert processes.entry_point(HostPaths(tmp_path)) == (sys.executable, "-I", "-m", "airgap")
 
 
 @pytest.mark.parametrize("loud", ["no such file", "cannot bind"])
