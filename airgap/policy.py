@@ -10,11 +10,13 @@ from pathlib import Path
 
 from airgap import fsio
 from airgap.errors import PolicyError
-from airgap.format.artifacts import Model
+from airgap.format.artifacts import Adapter, Image, Model, Wheels
 from airgap.format.evidence import Coverage, Finding, Findings
 from airgap.format.manifest import Manifest
 from airgap.format.policy import STRICT, Policy
 from airgap.format.types import SEVERITIES
+
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,45 @@ def judge_manifest(policy: Policy, manifest: Manifest) -> tuple[Problem, ...]:
             )
         )
     for artifact in manifest.artifacts:
-        if isinstance(artifact, Model):
-            out += _judge_model(policy, artifact)
+        if isinstance(artifact, Model) and artifact.format not in policy.formats:
+            text = f"model {artifact.name} is {artifact.format}"
+            out.append(Problem("policy.format", text))
+        if isinstance(artifact, Model | Adapter):
+            out += _judge_origin(policy, artifact)
+        elif isinstance(artifact, Image):
+            out += _judge_registry(policy, artifact)
+        elif isinstance(artifact, Wheels):
+            out += _judge_age(policy, artifact, manifest.created)
     return tuple(out)
 
 
-def _judge_model(policy: Policy, model: Model) -> list[Problem]:
+def _judge_origin(policy: Policy, model: Model | Adapter) -> list[Problem]:
     out = []
-    if model.format not in policy.formats:
-        out.append(Problem("policy.format", f"model {model.name} is {model.format}"))
+    title = f"{model.kind} {model.name}"
     if policy.publishers is not None and model.publisher not in policy.publishers:
         who = model.publisher or "of an unknown publisher"
-        out.append(Problem("policy.publisher", f"model {model.name} is {who}"))
+        out.append(Problem("policy.publisher", f"{title} is {who}"))
     if policy.licences is not None and model.licence not in policy.licences:
         what = model.licence or "without a licence"
-        out.append(Problem("policy.licence", f"model {model.name} is {what}"))
+        out.append(Problem("policy.licence", f"{title} is {what}"))
     return out
+
+
+def _judge_registry(policy: Policy, image: Image) -> list[Problem]:
+    registry = image.reference.partition("/")[0]
+    if policy.registries is None or registry in policy.registries:
+        return []
+    return [Problem("policy.registry", f"image {image.name} is from {registry}")]
+
+
+def _judge_age(policy: Policy, wheels: Wheels, locked: int) -> list[Problem]:
+    """A malicious release is usually found within days: a wheel that is older was looked at."""
+    if wheels.newest is None or locked - wheels.newest >= policy.min_wheel_age_days * DAY_SECONDS:
+        return []
+    days = max(0, locked - wheels.newest) // DAY_SECONDS
+    asked = policy.min_wheel_age_days
+    text = f"the youngest of {wheels.name} was {days} days old, {asked} are asked"
+    return [Problem("policy.wheel-age", text)]
 
 
 def judge_evidence(

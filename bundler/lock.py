@@ -13,8 +13,8 @@ from pathlib import Path
 from airgap import fsio
 from airgap.errors import FormatError, SourceError, UsageError
 from airgap.events import Line, Sink, silent
-from airgap.format.artifacts import LockedModel
-from airgap.format.lock import Lock, LockedArtifact
+from airgap.format.artifacts import LockedArtifact, LockedModel
+from airgap.format.lock import Lock
 from airgap.format.request import Request
 from bundler.fetch.download import Item, fetch
 from bundler.fetch.local import lock_model
@@ -84,6 +84,10 @@ def check(request: Request) -> None:
     for model in request.model:
         if model.repo is not None:
             raise _not_yet(f"the repository {model.repo}", "a local folder or GGUF file by 'path'")
+    for adapter in request.adapter:
+        raise _not_yet(f"the adapter {adapter.name}", "the model without it")
+    for file in request.file:
+        raise _not_yet(f"the file {file.url}", "a local folder by 'path'")
     for image in request.image:
         raise _not_yet(f"the image {image.reference}", "wheels that run in a venv, by [[wheels]]")
     _check_plan(request)

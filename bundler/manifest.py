@@ -3,13 +3,31 @@ versions give the same bytes."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from airgap.format.artifacts import LockedFile, LockedModel, LockedWheels, Model, Wheels
+from airgap import fsio, limits
+from airgap.format import chat_template
+from airgap.format.artifacts import (
+    Adapter,
+    Artifact,
+    Image,
+    LockedAdapter,
+    LockedArtifact,
+    LockedFile,
+    LockedImage,
+    LockedModel,
+    LockedPlainFiles,
+    LockedWheels,
+    Model,
+    PlainFiles,
+    Wheels,
+)
 from airgap.format.lock import Lock
-from airgap.format.manifest import Artifact, Evidence, Manifest
+from airgap.format.manifest import Evidence, Manifest
 from airgap.format.types import FileEntry
 from airgap.store import Store
 from bundler.digests import blake3_of
@@ -38,19 +56,47 @@ def make_manifest(lock: Lock, store: Store, documents: Mapping[str, bytes]) -> M
     )
 
 
-def _artifact(locked: LockedModel | LockedWheels, store: Store) -> Artifact:
+def _artifact(locked: LockedArtifact, store: Store) -> Artifact:
+    """The manifest's artifact has the lock's fields, but for what only the files themselves say."""
     files = tuple(_entry(f, store) for f in locked.files)
+    shared = {
+        f.name: getattr(locked, f.name) for f in dataclasses.fields(locked) if f.name != "files"
+    }
+    if isinstance(locked, LockedModel):
+        return Model(**shared, files=files, chat_template=_chat_template(files, store))
     if isinstance(locked, LockedWheels):
-        return Wheels(name=locked.name, requirements=locked.requirements, files=files)
-    return Model(
-        name=locked.name,
-        source=locked.source,
-        revision=locked.revision,
-        format=locked.format,
-        publisher=locked.publisher,
-        licence=locked.licence,
-        files=files,
-    )
+        return Wheels(**shared, files=files, newest=_newest(locked))
+    same: Artifact = _SAME_FIELDS[type(locked)](**shared, files=files)
+    return same
+
+
+_SAME_FIELDS: dict[type, Any] = {
+    LockedAdapter: Adapter,
+    LockedImage: Image,
+    LockedPlainFiles: PlainFiles,
+}
+
+
+def _newest(wheels: LockedWheels) -> int | None:
+    """Upload time of the youngest wheel; None unless it is known of all."""
+    known = [f.uploaded for f in wheels.files if f.uploaded is not None]
+    return max(known) if len(known) == len(wheels.files) else None
+
+
+def _chat_template(files: tuple[FileEntry, ...], store: Store) -> str | None:
+    """SHA-256 of the model's chat template, where it has one."""
+    sources = {
+        str(f.path): _small(store.blob_path(f.sha256))
+        for f in files
+        if str(f.path) in chat_template.SOURCES
+    }
+    text = chat_template.find(sources)
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _small(blob: Path) -> bytes:
+    with fsio.disk_errors(f"reading {blob}"), open(blob, "rb") as f:
+        return f.read(limits.MAX_DOCUMENT_BYTES)
 
 
 def _entry(f: LockedFile, store: Store) -> FileEntry:

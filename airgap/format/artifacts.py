@@ -1,45 +1,56 @@
-"""Artifacts of a lock and of a manifest: tagged by `kind`, so that later kinds only add."""
+"""Artifacts of a lock and of a manifest: tagged by `kind`, so that later kinds only add.
+
+A locked artifact says where each file comes from; the same artifact in a manifest says what each
+file is (both digests), and nothing about any machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from airgap import limits
-from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document, Text
-from airgap.format.names import check_unique
-from airgap.format.types import FileEntry, FileSize, Line, Name, Serve, Sha256
+from airgap.format.artifact_rules import check_files, check_image, check_wheel_paths
+from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.types import (
+    FileEntry,
+    FileSize,
+    Line,
+    MediaType,
+    Name,
+    OciPlatform,
+    Seconds,
+    Sha256,
+)
 
 Url = Annotated[str, Text(r"https?://[^\s@\x00-\x1f]+", 2048, "a URL without credentials")]
+GitBlob = Annotated[str, Text(r"[0-9a-f]{40}", 40, "a git blob id in 40 lower-case hex digits")]
 ModelFormat = Annotated[str, Choice(("safetensors", "gguf"))]
+# vLLM's largest --max-lora-rank is 512.
+Rank = Annotated[int, Range(1, 512)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockedFile(Document):
     """A file whose bytes are pinned. `url` says where to fetch it; without one, the store had it
-    when it was locked and `label` says from where, never as a path of a machine."""
+    when it was locked and `label` says from where, never as a path of a machine.
+
+    `git_blob`: its id in the Hub's git tree, where it is no LFS file. `uploaded`: when an index
+    took it, in UTC seconds, where the index tells.
+    """
 
     path: PurePosixPath
     sha256: Sha256
     size: FileSize
     label: Line
     url: Url | None = None
+    git_blob: GitBlob | None = None
+    uploaded: Seconds | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockedModel(Document):
-    """A model whose every file is pinned."""
-
-    kind: Annotated[str, Choice(("model",))] = "model"
+class _LockedFiles(Document):
     name: Name
-    source: Line
-    revision: Line
-    format: ModelFormat
-    publisher: Line
-    licence: Line
     files: tuple[LockedFile, ...]
 
     def validate(self) -> None:
@@ -47,13 +58,37 @@ class LockedModel(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockedWheels(Document):
+class LockedModel(_LockedFiles):
+    """A model whose every file is pinned. `revision` is a commit, or a digest of the files."""
+
+    kind: Annotated[str, Choice(("model",))] = "model"
+    source: Line
+    revision: Line
+    format: ModelFormat
+    publisher: Line
+    licence: Line
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedAdapter(_LockedFiles):
+    """A LoRA adapter. `base` names the model artifact of this lock that it belongs to; `rank` is
+    the LoRA rank that its configuration states."""
+
+    kind: Annotated[str, Choice(("adapter",))] = "adapter"
+    source: Line
+    revision: Line
+    base: Name
+    rank: Rank
+    publisher: Line
+    licence: Line
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedWheels(_LockedFiles):
     """A set of wheels that install together, each pinned."""
 
     kind: Annotated[str, Choice(("wheels",))] = "wheels"
-    name: Name
     requirements: tuple[Line, ...]
-    files: tuple[LockedFile, ...]
 
     def validate(self) -> None:
         check_files(self.files)
@@ -61,83 +96,108 @@ class LockedWheels(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model(Document):
-    """A model in a manifest: the tree that the engine is started on."""
+class LockedImage(_LockedFiles):
+    """A container image, every blob of it pinned by digest. See `Image`."""
+
+    kind: Annotated[str, Choice(("image",))] = "image"
+    reference: Line
+    platform: OciPlatform
+    digest: Sha256
+    media_type: MediaType
+
+    def validate(self) -> None:
+        check_files(self.files)
+        check_image(self.digest, self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedPlainFiles(_LockedFiles):
+    """Plain files by URL and digest: vocabularies, kernels, whatever a runtime would fetch."""
+
+    kind: Annotated[str, Choice(("files",))] = "files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files(Document):
+    name: Name
+    files: tuple[FileEntry, ...]
+
+    def validate(self) -> None:
+        check_files(self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(_Files):
+    """A model in a manifest: the tree that the engine is started on.
+
+    `chat_template` is the SHA-256 of the template's text (airgap.format.chat_template), where the
+    model has one: the engine is started with exactly that.
+    """
 
     kind: Annotated[str, Choice(("model",))] = "model"
-    name: Name
     source: Line
     revision: Line
     format: ModelFormat
     publisher: Line
     licence: Line
-    files: tuple[FileEntry, ...]
-
-    def validate(self) -> None:
-        check_files(self.files)
+    chat_template: Sha256 | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wheels(Document):
-    """Wheels in a manifest; `path` is the wheel's file name (PEP 427)."""
+class Adapter(_Files):
+    """A LoRA adapter in a manifest, for the model artifact `base`."""
+
+    kind: Annotated[str, Choice(("adapter",))] = "adapter"
+    source: Line
+    revision: Line
+    base: Name
+    rank: Rank
+    publisher: Line
+    licence: Line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wheels(_Files):
+    """Wheels in a manifest; `path` is the wheel's file name (PEP 427).
+
+    `newest`: when an index took the youngest of them, UTC seconds, where every index tells.
+    """
 
     kind: Annotated[str, Choice(("wheels",))] = "wheels"
-    name: Name
     requirements: tuple[Line, ...]
-    files: tuple[FileEntry, ...]
+    newest: Seconds | None = None
 
     def validate(self) -> None:
         check_files(self.files)
         check_wheel_paths(f.path for f in self.files)
 
 
-AnyArtifact = LockedModel | LockedWheels | Model | Wheels
+@dataclass(frozen=True, kw_only=True)
+class Image(_Files):
+    """A container image in a manifest, for one platform.
+
+    `digest` is the SHA-256 of the platform's own manifest, whose raw bytes are the file
+    `manifest.json` and whose type is `media_type` (OCI, or Docker v2s2). Further files: the
+    `config.json`, `layers/NNN` in order, and `index.json` where the reference is an index.
+    """
+
+    kind: Annotated[str, Choice(("image",))] = "image"
+    reference: Line
+    platform: OciPlatform
+    digest: Sha256
+    media_type: MediaType
+
+    def validate(self) -> None:
+        check_files(self.files)
+        check_image(self.digest, self.files)
 
 
-def check_files(files: tuple[LockedFile, ...] | tuple[FileEntry, ...]) -> None:
-    """At least one file, sorted by path, no collision."""
-    if not files:
-        raise FormatError("format.value", "files", "the artifact has no files")
-    if len(files) > limits.MAX_FILES:
-        raise FormatError("format.value", "files", f"more than {limits.MAX_FILES} files")
-    paths = [f.path for f in files]
-    if paths != sorted(paths, key=str):
-        raise FormatError("format.value", "files", "the files are not sorted by path")
-    check_unique(paths, "files")
+@dataclass(frozen=True, kw_only=True)
+class PlainFiles(_Files):
+    """Plain files in a manifest."""
+
+    kind: Annotated[str, Choice(("files",))] = "files"
 
 
-def check_wheel_paths(paths: Iterable[PurePosixPath]) -> None:
-    """Wheels lie flat and are called NAME-VERSION(-BUILD)-PY-ABI-PLATFORM.whl."""
-    for path in paths:
-        if path.suffix != ".whl" or len(path.parts) != 1 or str(path).count("-") not in (4, 5):
-            raise FormatError("format.value", "files", f"'{path}' is not a wheel's file name")
-
-
-def wheel_name_version(filename: str) -> tuple[str, str]:
-    """Distribution name as written and version, from a wheel's file name (PEP 427)."""
-    name, version, *_ = filename.split("-")
-    return name, version
-
-
-def check_serve(serve: Serve | None, artifacts: tuple[AnyArtifact, ...]) -> None:
-    """The serving plan must point at artifacts that are there; names of artifacts are unique."""
-    names = [a.name for a in artifacts]
-    if len(set(names)) != len(names):
-        raise FormatError("format.value", "artifacts", "two artifacts have one name")
-    if names != sorted(names):
-        raise FormatError("format.value", "artifacts", "the artifacts are not sorted by name")
-    if serve is not None:
-        pick(artifacts, "model", serve.model)
-        if serve.runtime == "venv":
-            pick(artifacts, "wheels", serve.wheels)
-
-
-def pick(artifacts: tuple[AnyArtifact, ...], kind: str, name: str | None) -> AnyArtifact:
-    """The artifact of `kind` called `name`, or the only one of its kind when name is None."""
-    found = [a for a in artifacts if a.kind == kind and name in (None, a.name)]
-    if len(found) != 1:
-        wanted = f"'{name}'" if name else "without a name"
-        raise FormatError(
-            "format.value", f"serve.{kind}", f"{wanted}: {len(found)} artifacts of that kind match"
-        )
-    return found[0]
+LockedArtifact = LockedModel | LockedAdapter | LockedWheels | LockedImage | LockedPlainFiles
+Artifact = Model | Adapter | Wheels | Image | PlainFiles

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from airgap.format import canonical
-from airgap.format.artifacts import Model, Wheels
+from airgap.format.artifacts import Adapter, Artifact, Image, Model, PlainFiles, Wheels
 from airgap.format.manifest import Manifest
 from airgap.format.statement import rfc3339
 from airgap.format.types import FileEntry
@@ -29,6 +29,11 @@ _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _MODEL = "application/vnd.cncf.model"
 _EMPTY_TYPE, _EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
+# Artifact type and type of each layer, for those that are nothing but their files.
+_PLAIN: dict[type, tuple[str, str]] = {
+    Wheels: ("application/vnd.sealift.wheels.v1+json", "application/vnd.pypa.wheel"),
+    PlainFiles: ("application/vnd.sealift.files.v1+json", "application/octet-stream"),
+}
 _WEIGHTS = {".safetensors", ".gguf"}
 _DOCS = {".md", ".txt", ".pdf"}
 _EVIDENCE_TYPES = {
@@ -55,12 +60,32 @@ def generate(manifest: Manifest) -> Generated:
     blobs: dict[str, bytes] = {}
     refs = []
     for artifact in manifest.artifacts:
-        make = _model_manifest if isinstance(artifact, Model) else _wheels_manifest
-        document = make(manifest, artifact, blobs)  # type: ignore[arg-type]
-        refs.append(_ref(document, artifact.name, blobs))
+        if isinstance(artifact, Image):
+            refs.append(_image_ref(artifact))
+        else:
+            refs.append(_ref(_document(manifest, artifact, blobs), artifact.name, blobs))
     refs.append(_ref(_evidence_manifest(manifest, blobs), EVIDENCE_REF, blobs))
     index = {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": refs}
     return Generated(canonical.encode(index), blobs)
+
+
+def _document(manifest: Manifest, artifact: Artifact, blobs: dict[str, bytes]) -> dict[str, Any]:
+    if isinstance(artifact, Model | Adapter):
+        return _model_manifest(manifest, artifact, blobs)
+    kind, media_type = _PLAIN[type(artifact)]
+    return _artifact(kind, [_titled(media_type, str(f.path), f) for f in artifact.files], blobs)
+
+
+def _image_ref(image: Image) -> dict[str, Any]:
+    """An image has a manifest of its own, whose raw bytes are one of its files."""
+    own = next(f for f in image.files if f.sha256 == image.digest)
+    out = _descriptor(image.media_type, image.digest, own.size)
+    os, architecture, *variant = image.platform.split("/")
+    out["platform"] = {"os": os, "architecture": architecture}
+    if variant:
+        out["platform"]["variant"] = variant[0]
+    out["annotations"] = {"org.opencontainers.image.ref.name": image.name}
+    return out
 
 
 def _ref(document: dict[str, Any], name: str, blobs: dict[str, bytes]) -> dict[str, Any]:
@@ -80,7 +105,9 @@ def _descriptor(media_type: str, sha256: str, size: int) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": f"sha256:{sha256}", "size": size}
 
 
-def _model_manifest(manifest: Manifest, model: Model, blobs: dict[str, bytes]) -> dict[str, Any]:
+def _model_manifest(
+    manifest: Manifest, model: Model | Adapter, blobs: dict[str, bytes]
+) -> dict[str, Any]:
     config = {
         "descriptor": {
             "createdAt": rfc3339(manifest.created),
@@ -90,7 +117,7 @@ def _model_manifest(manifest: Manifest, model: Model, blobs: dict[str, bytes]) -
             "sourceURL": model.source,
             "licenses": [model.licence] if model.licence else [],
         },
-        "config": {"format": model.format},
+        "config": {"format": model.format if isinstance(model, Model) else "safetensors"},
         "modelfs": {"type": "layers", "diffIds": [f"sha256:{f.sha256}" for f in model.files]},
     }
     layers = []
@@ -114,13 +141,6 @@ def _model_layer_type(path: PurePosixPath) -> str:
     if suffix in _DOCS or path.name.upper().startswith(("LICENSE", "NOTICE")):
         return f"{_MODEL}.doc.v1.raw"
     return f"{_MODEL}.weight.config.v1.raw"
-
-
-def _wheels_manifest(
-    _manifest: Manifest, wheels: Wheels, blobs: dict[str, bytes]
-) -> dict[str, Any]:
-    layers = [_titled("application/vnd.pypa.wheel", str(f.path), f) for f in wheels.files]
-    return _artifact("application/vnd.sealift.wheels.v1+json", layers, blobs)
 
 
 def _evidence_manifest(manifest: Manifest, blobs: dict[str, bytes]) -> dict[str, Any]:

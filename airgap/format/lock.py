@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from airgap.format.artifacts import LockedModel, LockedWheels, check_serve
+from airgap.format.artifact_rules import check_artifacts, check_serve
+from airgap.format.artifacts import LockedArtifact
 from airgap.format.codec import Choice, Document
 from airgap.format.types import (
     Line,
@@ -18,8 +19,6 @@ from airgap.format.types import (
     Version,
     Waiver,
 )
-
-LockedArtifact = LockedModel | LockedWheels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,4 +42,5 @@ class Lock(Document):
     waivers: tuple[Waiver, ...] = ()
 
     def validate(self) -> None:
+        check_artifacts(self.artifacts)
         check_serve(self.serve, self.artifacts)

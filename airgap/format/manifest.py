@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from airgap.errors import FormatError
-from airgap.format.artifacts import Model, Wheels, check_serve, pick
+from airgap.format.artifact_rules import check_artifacts, check_serve, pick
+from airgap.format.artifacts import Adapter, Artifact, Image, Model, PlainFiles, Wheels
 from airgap.format.codec import Choice, Document
 from airgap.format.types import (
     Blake3,
@@ -23,7 +24,6 @@ from airgap.format.types import (
     Waiver,
 )
 
-Artifact = Model | Wheels
 EVIDENCE_KINDS = ("bom", "coverage", "findings", "lock", "policy", "provenance")
 
 
@@ -66,6 +66,7 @@ class Manifest(Document):
     waivers: tuple[Waiver, ...] = ()
 
     def validate(self) -> None:
+        check_artifacts(self.artifacts)
         check_serve(self.serve, self.artifacts)
         kinds = [e.kind for e in self.evidence]
         if kinds != sorted(set(kinds)):
@@ -104,15 +105,35 @@ class Manifest(Document):
 
     def model_to_serve(self) -> Model:
         """The model that the serving plan means."""
-        model = pick(self.artifacts, "model", self.serve.model if self.serve else None)
-        assert isinstance(model, Model)  # noqa: S101 - pick() selects by kind
-        return model
+        models = [a for a in self.artifacts if isinstance(a, Model)]
+        return pick(models, "model", self.serve.model if self.serve else None, "serve.model")
 
     def wheels_to_serve(self) -> Wheels:
         """The wheels that the serving plan means."""
-        wheels = pick(self.artifacts, "wheels", self.serve.wheels if self.serve else None)
-        assert isinstance(wheels, Wheels)  # noqa: S101 - pick() selects by kind
-        return wheels
+        wheels = [a for a in self.artifacts if isinstance(a, Wheels)]
+        return pick(wheels, "wheels", self.serve.wheels if self.serve else None, "serve.wheels")
+
+    def image_to_serve(self) -> Image:
+        """The image that the serving plan means."""
+        images = [a for a in self.artifacts if isinstance(a, Image)]
+        return pick(images, "image", self.serve.image if self.serve else None, "serve.image")
+
+    def adapters_to_serve(self) -> tuple[Adapter, ...]:
+        """The adapters that the serving plan names, in its order."""
+        found = {a.name: a for a in self.artifacts if isinstance(a, Adapter)}
+        return tuple(found[name] for name in (self.serve.adapters if self.serve else ()))
+
+    def plain_files(self, name: str) -> PlainFiles:
+        """The plain files called `name`."""
+        files = [a for a in self.artifacts if isinstance(a, PlainFiles)]
+        return pick(files, "files", name, "serve")
+
+    def gateway_wheels(self) -> Wheels | None:
+        """The wheels of the gateway, when the serving plan has one."""
+        if self.serve is None or self.serve.gateway is None:
+            return None
+        wheels = [a for a in self.artifacts if isinstance(a, Wheels)]
+        return pick(wheels, "wheels", self.serve.gateway.wheels, "serve.gateway.wheels")
 
     @property
     def target_path(self) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from airgap.format.artifacts import ModelFormat
 from airgap.format.codec import Choice, Document, Range
-from airgap.format.types import Line, Name, Severity, Sha256
+from airgap.format.types import Line, Name, Prose, Severity, Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,10 @@ class Policy(Document):
     `publishers`, `licences`: None does not restrict; a list admits only what it names.
     `max_trust_age_days`: after the officers last signed targets. `grace_days` lets the builder's
     timestamp and snapshot be that many days late; officers' dates never have grace.
-    `pth_files`: SHA-256 of `.pth` files that wheels may install.
+    `pth_files`: SHA-256 of `.pth` files that wheels may install. `registries`: hosts that images
+    may come from; None does not restrict. `image_keys`: PEM public keys of which one must have
+    signed each image; none asks for no signature. `min_wheel_age_days`: how long an index must
+    have had a wheel when it was locked, where the index tells.
     """
 
     schema: Annotated[str, Choice(("sealift.policy/1",))] = "sealift.policy/1"
@@ -34,6 +37,9 @@ class Policy(Document):
     max_waivers: Annotated[int, Range(0, 1000)] = 0
     pth_files: tuple[Sha256, ...] = ()
     allow_downgrade: bool = False
+    registries: tuple[Line, ...] | None = None
+    image_keys: tuple[Prose, ...] = ()
+    min_wheel_age_days: Annotated[int, Range(0, 3650)] = 0
 
 
 STRICT = Policy()

@@ -7,7 +7,17 @@ from typing import Annotated
 
 from airgap.errors import FormatError
 from airgap.format.codec import Document, Range, Text
-from airgap.format.types import Line, Name, Release, Serve, Target, Version, Waiver
+from airgap.format.types import (
+    Line,
+    Name,
+    OciPlatform,
+    Release,
+    Serve,
+    Sha256,
+    Target,
+    Version,
+    Waiver,
+)
 
 Glob = Annotated[str, Text(r"[^\x00-\x1f\\]+", 200, "a pattern such as *.safetensors")]
 Requirement = Annotated[str, Text(r"[^\x00-\x1f]+", 300, "a requirement such as vllm==0.32.0")]
@@ -16,14 +26,13 @@ Day = Annotated[str, Text(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", 10, "a day such as 2026
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRequest(Document):
-    """A model: `path` is a local folder or GGUF file, `repo` a Hugging Face repository.
+class SourceRequest(Document):
+    """A tree of files: `path` is a local folder or file, `repo` a Hugging Face repository.
 
     A relative `path` is taken from the request's own folder. `label` is how the source is called
     in the lock; a path of this machine is never written there.
     """
 
-    name: Name = "model"
     path: Place | None = None
     repo: Annotated[str, Text(r"[\w.-]+/[\w.-]+", 200, "an owner/name repository")] | None = None
     revision: Annotated[str, Text(r"[\w./-]+", 200, "a branch, tag or commit")] = "main"
@@ -36,6 +45,32 @@ class ModelRequest(Document):
     def validate(self) -> None:
         if (self.path is None) == (self.repo is None):
             raise FormatError("format.value", "", "give exactly one of 'path' and 'repo'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest(SourceRequest):
+    """A model."""
+
+    name: Name = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRequest(SourceRequest):
+    """A LoRA adapter for the model `base` of this request, the only one when left out."""
+
+    name: Name
+    base: Name | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRequest(Document):
+    """One plain file. Those of one `name` form one artifact; `path` is its place in it, the last
+    part of the URL when left out."""
+
+    name: Name = "files"
+    url: Place
+    sha256: Sha256
+    path: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +96,7 @@ class ImageRequest(Document):
 
     name: Name = "image"
     reference: Place
-    platform: Annotated[str, Text(r"linux/[a-z0-9]+(/v[0-9])?", 32, "such as linux/amd64")]
+    platform: OciPlatform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +116,10 @@ class Request(Document):
     handling: Line = ""
     target: Target
     model: tuple[ModelRequest, ...] = ()
+    adapter: tuple[AdapterRequest, ...] = ()
     wheels: tuple[WheelsRequest, ...] = ()
     image: tuple[ImageRequest, ...] = ()
+    file: tuple[FileRequest, ...] = ()
     serve: Serve | None = None
     waive: tuple[Waiver, ...] = ()
 
@@ -90,6 +127,8 @@ class Request(Document):
         names = [m.name for m in self.model]
         names += [w.name for w in self.wheels]
         names += [i.name for i in self.image]
+        names += [a.name for a in self.adapter]
+        names += dict.fromkeys(f.name for f in self.file)
         if not names:
             raise FormatError("format.value", "", "it asks for nothing: add a [[model]]")
         for name in names:

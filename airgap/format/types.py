@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from airgap import limits
+from airgap.errors import FormatError
 from airgap.format.codec import Choice, Document, Range, Text
 
 Sha256 = Annotated[str, Text(r"[0-9a-f]{64}", 64, "a SHA-256 in 64 lower-case hex digits")]
@@ -46,6 +47,8 @@ Seconds = Annotated[int, Range(0, 253_402_300_799)]  # up to 9999-12-31, as UTC 
 FileSize = Annotated[int, Range(0, limits.MAX_FILE_BYTES)]
 Release = Annotated[int, Range(0, 2**31 - 1)]
 Port = Annotated[int, Range(1, 65535)]
+MediaType = Annotated[str, Text(r"[a-z]+/[a-z0-9][a-z0-9.+-]{0,126}", 128, "a media type")]
+OciPlatform = Annotated[str, Text(r"linux/[a-z0-9]+(/v[0-9])?", 32, "such as linux/amd64")]
 Severity = Annotated[str, Choice(("info", "low", "medium", "high", "critical"))]
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 
@@ -77,20 +80,40 @@ class Target(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Document):
-    """A smoke prompt: `expect` is a Python regular expression searched in the answer."""
+    """A smoke prompt: `expect` is a Python regular expression searched in the answer.
+
+    `model`: which served name is asked, an adapter's for example; the base model's when left out.
+    `api`: `chat`, `completion` for models without a chat template, or `embedding`, whose answer
+    reads `N numbers`.
+    """
 
     prompt: Prose
     expect: Annotated[str, Text(None, 500)]
     max_tokens: Annotated[int, Range(1, 4096)] = 32
     timeout_seconds: Annotated[int, Range(1, 3600)] = 300
+    model: Name | None = None
+    api: Annotated[str, Choice(("chat", "completion", "embedding"))] = "chat"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway(Document):
+    """The only port that others than this host may reach: an OpenAI-compatible gateway that asks
+    for keys, in front of the engine. `wheels` names the artifact it is installed from."""
+
+    kind: Annotated[str, Choice(("litellm",))] = "litellm"
+    wheels: Name
+    port: Port = 8443
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serve(Document):
     """How the bundle is served. `name` is the served model name of the OpenAI API.
 
-    `model` and `wheels` name artifacts; left out, the only one of its kind is meant.
-    `port` is on loopback. `max_model_len` is in tokens.
+    `model`, `wheels` and `image` name artifacts; left out, the only one of its kind is meant.
+    `adapters` are artifacts too, each served under its own name. `vocabularies` names files that
+    stand in for downloads of tiktoken. `port` is on loopback. `max_model_len` is in tokens,
+    `kv_cache_gib` in GiB (CPU), `gpu_memory` a share of each GPU. The keys from `runner` on are
+    vLLM's own arguments.
     """
 
     engine: Annotated[str, Choice(("llama.cpp", "vllm"))]
@@ -98,9 +121,33 @@ class Serve(Document):
     name: Name
     model: Name | None = None
     wheels: Name | None = None
+    image: Name | None = None
+    adapters: tuple[Name, ...] = ()
+    vocabularies: Name | None = None
+    gateway: Gateway | None = None
     port: Port = 8000
     max_model_len: Annotated[int, Range(16, 16_777_216)] | None = None
+    runner: Annotated[str, Choice(("generate", "pooling"))] = "generate"
+    dtype: Annotated[str, Choice(("auto", "float32", "bfloat16", "float16"))] = "auto"
+    enforce_eager: bool = False
+    quantization: Token | None = None
+    tensor_parallel: Annotated[int, Range(1, 64)] = 1
+    gpu_memory: Annotated[str, Text(r"0\.[0-9]{1,3}", 5, "a share such as 0.90")] | None = None
+    kv_cache_gib: Annotated[int, Range(1, 65536)] | None = None
+    max_num_seqs: Annotated[int, Range(1, 65536)] | None = None
+    tool_call_parser: Token | None = None
+    reasoning_parser: Token | None = None
     check: tuple[Check, ...] = ()
+
+    def validate(self) -> None:
+        names = [self.name, *self.adapters]
+        if len(set(names)) != len(names):
+            raise FormatError("format.value", "adapters", "two models are served under one name")
+        for i, check in enumerate(self.check):
+            if check.model not in (None, *names):
+                raise FormatError(
+                    "format.value", f"check[{i}].model", f"'{check.model}' is not served"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

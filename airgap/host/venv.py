@@ -16,7 +16,8 @@ from pathlib import Path
 from airgap import fsio
 from airgap.errors import HostError, IntegrityError
 from airgap.events import Line, Sink, Warn
-from airgap.format.artifacts import Wheels, wheel_name_version
+from airgap.format.artifact_rules import wheel_name_version
+from airgap.format.artifacts import Wheels
 from airgap.host import environment
 from airgap.host.paths import DeploymentPaths
 

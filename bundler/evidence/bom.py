@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airgap.format import canonical
-from airgap.format.artifacts import LockedFile, LockedModel, wheel_name_version
-from airgap.format.lock import Lock, LockedArtifact
+from airgap.format.artifact_rules import wheel_name_version
+from airgap.format.artifacts import (
+    LockedAdapter,
+    LockedArtifact,
+    LockedFile,
+    LockedImage,
+    LockedModel,
+    LockedWheels,
+)
+from airgap.format.lock import Lock
 
 if TYPE_CHECKING:
     from cyclonedx.model import ExternalReference, HashType
@@ -57,15 +65,34 @@ def _bom(lock: Lock) -> Bom:
 
 
 def _components(artifact: LockedArtifact) -> list[Component]:
-    if isinstance(artifact, LockedModel):
+    if isinstance(artifact, LockedModel | LockedAdapter):
         return [_model(artifact)]
-    return [_wheel(artifact.name, f) for f in artifact.files]
+    if isinstance(artifact, LockedWheels):
+        return [_wheel(artifact.name, f) for f in artifact.files]
+    if isinstance(artifact, LockedImage):
+        return [_image(artifact)]
+    return [_file(f"files:{artifact.name}", f) for f in artifact.files]
 
 
-def _model(model: LockedModel) -> Component:
+def _image(image: LockedImage) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
 
-    ref = f"model:{model.name}"
+    ref = f"image:{image.name}"
+    return Component(
+        type=ComponentType.CONTAINER,
+        name=image.reference,
+        version=f"sha256:{image.digest}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=image.digest)],
+        components=[_file(ref, f) for f in image.files],
+        bom_ref=ref,
+    )
+
+
+def _model(model: LockedModel | LockedAdapter) -> Component:
+    from cyclonedx.model.component import Component, ComponentType
+
+    ref = f"{model.kind}:{model.name}"
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=model.source,

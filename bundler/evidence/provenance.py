@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from airgap.format import canonical
-from airgap.format.artifacts import LockedFile
-from airgap.format.lock import Lock, LockedArtifact
+from airgap.format.artifacts import LockedArtifact, LockedFile
+from airgap.format.lock import Lock
 from airgap.format.statement import STATEMENT_TYPE
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airgap import limits
 from airgap.errors import IntegrityError
-from airgap.format.artifacts import Model, Wheels
+from airgap.format.artifacts import Adapter, Image, Model, PlainFiles, Wheels
 from airgap.format.evidence import Coverage, Finding, Findings
 from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
@@ -89,6 +89,9 @@ def _words(
         "policy": policy,
         "problems": problems,
         "models": [a for a in manifest.artifacts if isinstance(a, Model)],
+        "adapters": [a for a in manifest.artifacts if isinstance(a, Adapter)],
+        "images": [a for a in manifest.artifacts if isinstance(a, Image)],
+        "plain_files": [a for a in manifest.artifacts if isinstance(a, PlainFiles)],
         "wheel_sets": [a for a in manifest.artifacts if isinstance(a, Wheels)],
         "total_files": len(files),
         "total_bytes": sum(f.size for f in files),

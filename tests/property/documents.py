@@ -14,16 +14,27 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from airgap.errors import FormatError
-from airgap.format.artifacts import LockedModel, LockedWheels, Model, Wheels
+from airgap.format.artifacts import (
+    Adapter,
+    Image,
+    LockedAdapter,
+    LockedImage,
+    LockedModel,
+    LockedPlainFiles,
+    LockedWheels,
+    Model,
+    PlainFiles,
+    Wheels,
+)
 from airgap.format.codec import Choice, Document, Range, Text
 from airgap.format.evidence import Coverage, Covered, Findings
 from airgap.format.lock import Lock
 from airgap.format.manifest import EVIDENCE_KINDS, Evidence, Manifest
 from airgap.format.policy import Policy
 from airgap.format.receipt import Receipt
-from airgap.format.request import ModelRequest, Request
+from airgap.format.request import AdapterRequest, ModelRequest, Request
 from airgap.format.statement import Envelope, Statement
-from airgap.format.types import FileEntry
+from airgap.format.types import FileEntry, Serve
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Coverage,
@@ -125,6 +136,19 @@ def _tidy_wheels(kwargs: dict[str, Any]) -> None:
     assume(files)
 
 
+def _tidy_image(kwargs: dict[str, Any]) -> None:
+    first = dataclasses.replace(kwargs["files"][0], path=PurePosixPath("manifest.json"))
+    kwargs["files"] = (first,)
+    kwargs["digest"] = first.sha256
+
+
+def _tidy_serve(kwargs: dict[str, Any]) -> None:
+    names = dict.fromkeys(kwargs["adapters"])
+    names.pop(kwargs["name"], None)
+    kwargs["adapters"] = tuple(names)
+    kwargs["check"] = tuple(dataclasses.replace(c, model=None) for c in kwargs["check"])
+
+
 def _tidy_artifacts(kwargs: dict[str, Any]) -> None:
     by_name = {a.name: a for a in kwargs["artifacts"]}
     kwargs["artifacts"] = tuple(by_name[n] for n in sorted(by_name))
@@ -151,7 +175,7 @@ def _tidy_model_request(kwargs: dict[str, Any]) -> None:
 
 def _tidy_request(kwargs: dict[str, Any]) -> None:
     taken: set[str] = set()
-    for key in ("model", "wheels", "image"):
+    for key in ("model", "adapter", "wheels", "image", "file"):
         kwargs[key] = tuple(a for a in kwargs[key] if not (a.name in taken or taken.add(a.name)))
     assume(taken)
 
@@ -167,6 +191,14 @@ def _tidy_one(key: str) -> Callable[[dict[str, Any]], None]:
 _TIDY: dict[type[Document], Callable[[dict[str, Any]], None]] = {
     LockedModel: _tidy_files,
     Model: _tidy_files,
+    LockedAdapter: _tidy_files,
+    Adapter: _tidy_files,
+    LockedPlainFiles: _tidy_files,
+    PlainFiles: _tidy_files,
+    LockedImage: _tidy_image,
+    Image: _tidy_image,
+    AdapterRequest: _tidy_model_request,
+    Serve: _tidy_serve,
     LockedWheels: _tidy_wheels,
     Wheels: _tidy_wheels,
     Lock: _tidy_artifacts,
