@@ -15,6 +15,7 @@ from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
     DownloadHTTPError,
+    DownloadLengthMismatchError,
     ExpiredMetadataError,
     LengthOrHashMismatchError,
     RepositoryError,
@@ -140,7 +141,10 @@ def _translate(e: Exception) -> TrustError:
         return TrustError(
             "trust.signature", "a signature is missing or wrong", why=str(e), do=_COPY
         )
-    if isinstance(e, (BadVersionNumberError, LengthOrHashMismatchError)):
+    # A file longer than the one that names it says is another file, not a missing one.
+    if isinstance(
+        e, (BadVersionNumberError, LengthOrHashMismatchError, DownloadLengthMismatchError)
+    ):
         return TrustError(
             "trust.mixed",
             "the bundle's trust metadata does not belong together",

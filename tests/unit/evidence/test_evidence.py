@@ -15,7 +15,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from airgap.errors import IntegrityError
+from airgap.errors import FormatError, IntegrityError
 from airgap.format.artifacts import LockedFile, LockedModel, LockedWheels, Model, Wheels
 from airgap.format.evidence import Coverage, Covered, Finding, Findings
 from airgap.format.lock import Lock
@@ -213,22 +213,31 @@ def test_the_style_is_the_one_that_the_page_allows() -> None:
 
 def test_hostile_text_is_shown_and_does_nothing() -> None:
     hostile_line = HOSTILE.replace("\u202e", "")
+    hostile_prose = HOSTILE.replace("\u202e", "\u200b")  # a joiner, which prose may hold
     manifest = dataclasses.replace(
         MANIFEST,
         summary=hostile_line,
         handling=hostile_line,
-        serve=Serve(engine="vllm", name="t", check=(Check(prompt=HOSTILE, expect=HOSTILE),)),
+        serve=Serve(engine="vllm", name="t", check=(Check(prompt=hostile_prose, expect=HOSTILE),)),
         artifacts=(dataclasses.replace(MODEL, source=hostile_line, licence=hostile_line), WHEELS),
         waivers=(Waiver(finding="x.y", sha256=sha("m"), reason=hostile_line, until=1),),
     )
-    text = page(manifest, Findings(tools=(hostile_line,), findings=(finding(message=HOSTILE),)))
+    found = finding(message=hostile_prose)
+    text = page(manifest, Findings(tools=(hostile_line,), findings=(found,)))
     assert Tags(text).seen == Tags(
         page(findings=Findings(tools=(), findings=(finding(),)))
     ).seen | {"p"}
-    assert "\u202e" not in text
-    assert "[U+202E]" in text
+    assert "\u202e" not in text and "\u200b" not in text
+    assert "[U+202E]" in text and "[U+200B]" in text
     assert "{{ 7*7 }}" in text
     assert "&lt;script&gt;" in text
+
+
+def test_prompt_or_finding_that_turns_the_reading_direction_is_no_document() -> None:
+    with pytest.raises(FormatError):
+        Check(prompt=HOSTILE, expect="x")
+    with pytest.raises(FormatError):
+        finding(message=HOSTILE)
 
 
 def test_findings_stand_worst_first_and_the_verdict_says_why() -> None:

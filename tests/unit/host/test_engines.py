@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from airgap.errors import HostError
-from airgap.format.types import Serve, Target
+from airgap.format.artifacts import Image
+from airgap.format.types import FileEntry, Serve, Target
 from airgap.host.engines.llama_cpp import LlamaCpp, find_program, model_file
 from airgap.host.engines.registry import engine_for
 from airgap.host.paths import HostPaths
@@ -97,6 +99,21 @@ def test_two_wheels_with_the_program_are_refused(tmp_path: Path) -> None:
     assert "several" in e.value.why
 
 
+def an_image() -> Image:
+    """An image of one file: enough for a serving plan that names it."""
+    manifest = FileEntry(
+        path=PurePosixPath("manifest.json"), sha256="a" * 64, blake3="b" * 64, size=2
+    )
+    return Image(
+        name="image",
+        reference="localhost/engine:1",
+        platform="linux/amd64",
+        digest="a" * 64,
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        files=(manifest,),
+    )
+
+
 @pytest.mark.parametrize(
     ("serve", "id"),
     [
@@ -107,6 +124,8 @@ def test_two_wheels_with_the_program_are_refused(tmp_path: Path) -> None:
 def test_engine_that_this_version_does_not_serve_is_refused(
     paths: HostPaths, serve: Serve, id: str
 ) -> None:
+    manifest = make_manifest(paths)
+    artifacts = (an_image(), *manifest.artifacts)
     with pytest.raises(HostError) as e:
-        engine_for(make_manifest(paths, serve=serve))
+        engine_for(replace(manifest, artifacts=artifacts, serve=serve))
     assert e.value.id == id
