@@ -137,6 +137,7 @@ class Serve(Document):
     max_num_seqs: Annotated[int, Range(1, 65536)] | None = None
     tool_call_parser: Token | None = None
     reasoning_parser: Token | None = None
+    tokenizer_mode: Annotated[str, Choice(("auto", "mistral"))] | None = None
     check: tuple[Check, ...] = ()
 
     def validate(self) -> None:
