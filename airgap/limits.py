@@ -57,8 +57,12 @@ MAX_ANSWER_BYTES = 1 * MIB
 ENGINE_START_SECONDS = 1800
 # Seconds between SIGTERM and SIGKILL when an engine is stopped.
 ENGINE_STOP_SECONDS = 20
-# Seconds that open connections may take to finish after a switch, before the old engine stops.
-DRAIN_SECONDS = 30
+# Seconds that answers under way may take to finish after a switch, before the old engine stops:
+# nothing waits for it but the command, and a long answer takes minutes.
+DRAIN_SECONDS = 300
+# Seconds without a connection before an engine counts as left: a relay that has just looked up
+# where to connect has connected by then.
+QUIET_SECONDS = 0.5
 
 # An engine that dies more often than this within RESTART_WINDOW_SECONDS is not started again.
 MAX_RESTARTS = 5
@@ -80,3 +84,19 @@ MAX_LEDGER_BYTES = 256 * MIB
 WHEEL_UNPACK_FACTOR = 4
 # Room for logs, receipts and the engine's own scratch files, in bytes.
 HOST_RESERVE_BYTES = 128 * MIB
+# The head of an HTTP message, in bytes; 16 KiB and 64 KiB are what servers usually take.
+MAX_HEAD_BYTES = 64 * KIB
+# Lines after the last chunk of a body; hardly anything sends one.
+MAX_TRAILER_LINES = 32
+# A request's body up to this many bytes is held until the engine begins to answer, so that it can
+# be sent again; a longer one streams.
+HELD_BODY_BYTES = 1 * MIB
+# A request's body, in bytes: images inside a chat.
+MAX_BODY_BYTES = 64 * MIB
+# Seconds a client may take between two requests, and for one head or piece of body.
+CLIENT_IDLE_SECONDS = 75
+CLIENT_SLOW_SECONDS = 30
+# Connections that one front or door holds at once.
+MAX_CONNECTIONS = 4096
+# How often a request that no engine has begun to answer is sent on again.
+RELAY_TRIES = 4

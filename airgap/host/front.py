@@ -1,16 +1,18 @@
 """The stable address: a small relay per NAME, from the approved port to whatever is current.
 
-Each new connection goes to the engine that `current` names at that moment, so replacing one link
-switches all traffic and connections that are open finish where they began. It relays bytes and
-reads none of them. docs/decisions/0002-stable-front.md says why it is there.
+Each request goes to the engine that `current` names at that moment, so replacing one link switches
+all traffic: answers under way finish where they began, and the next request on the same connection
+reaches the new engine. docs/decisions/0040-switch-without-a-failed-request.md says how.
+
+`/@VERSION/...` reaches the engine of that version, for a gateway that belongs to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
+import re
 import resource
 import signal
 from dataclasses import dataclass
@@ -25,13 +27,13 @@ from airgap.host import endpoint, locks
 from airgap.host.deployment import load
 from airgap.host.endpoint import Pid
 from airgap.host.engines.registry import serving_plan
+from airgap.host.gateway import routes
+from airgap.host.gateway.http1 import HOP_BY_HOP, Request
+from airgap.host.gateway.relay import Backend, Refused, Relay
 from airgap.host.paths import FrontPaths, HostPaths
 
-_CHUNK_BYTES = 64 * limits.KIB
-_NOT_UP = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
-    b"Content-Length: 26\r\nConnection: close\r\n\r\nthe engine is not running\n"
-)
+# The version's grammar is the document's; here only what cannot climb out of a folder matters.
+_VERSIONED = re.compile(r"/@([A-Za-z0-9][A-Za-z0-9._+-]{0,62})(/.*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +76,24 @@ def main(paths: HostPaths, name: str) -> int:
     locks.hold(place.lock, f"the front of {name}")
     os.chdir(place.folder)
     place.state.unlink(missing_ok=True)
-    _raise_file_limit()
+    raise_file_limit()
     asyncio.run(_Front(paths, name).run(port))
     return 0
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Two descriptors a connection: the usual soft limit of 1024 is soon reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT; call it inside the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 class _Front:
@@ -91,93 +102,49 @@ class _Front:
         self._name = name
 
     async def run(self, port: int) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop = stop_signal()
         try:
-            server = await asyncio.start_server(self._connected, "127.0.0.1", port, backlog=512)
+            server = await Relay(_admit, self._route).listen("127.0.0.1", port)
         except OSError as e:
-            raise _port_error(port, e) from e
+            raise port_error("127.0.0.1", port, e) from e
         state = FrontState(pid=os.getpid(), port=port)
         fsio.write(self._paths.front(self._name).state, state.to_bytes(), 0o600)
         await stop.wait()
         server.close()
         self._paths.front(self._name).state.unlink(missing_ok=True)
 
-    def _engine_port(self) -> int | None:
-        """Where the current deployment's engine listens now."""
-        version = self._paths.current_version(self._name)
+    def _route(self, request: Request) -> Backend:
+        """Where the current deployment's engine listens now, or the named version's."""
+        version, path = _split(request.path)
+        where = self._engine(version or self._paths.current_version(self._name))
+        if where is None:
+            raise Refused(503, "the engine is not running", retry_after=5)
+        fields = tuple(f for f in request.fields if f[0] not in HOP_BY_HOP and f[0] != "host")
+        return Backend(where.port, f"{where.supervisor}:{where.engine}", path, fields)
+
+    def _engine(self, version: str | None) -> endpoint.Endpoint | None:
         if version is None:
             return None
         try:
             where = endpoint.live(self._paths.deployment(self._name, version))
         except SealiftError:
             return None  # the client gets 503; `airgap status` tells the operator why
-        return where.port if where is not None and where.state == "up" else None
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = self._engine_port()
-        try:
-            if port is None:
-                raise ConnectionRefusedError
-            engine_reader, engine_writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await _refuse(writer)
-            return
-        await asyncio.gather(_relay(reader, engine_writer), _answer(engine_reader, writer))
-        for each in (engine_writer, writer):
-            await _close(each)
+        return where if where is not None and where.state == "up" else None
 
 
-async def _refuse(writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        writer.write(_NOT_UP)
-        await writer.drain()
-    await _close(writer)
+def _split(path: str) -> tuple[str | None, str]:
+    found = _VERSIONED.fullmatch(path)
+    return (found[1], found[2]) if found else (None, path)
 
 
-async def _answer(engine: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-    """The engine's bytes to the client. An engine that dies before its first byte has not begun
-    to answer: the client gets the same 503 as when nothing listens."""
-    try:
-        first = await engine.read(_CHUNK_BYTES)
-    except OSError:
-        first = b""
-    if not first:
-        with contextlib.suppress(OSError):
-            client.write(_NOT_UP)
-            await client.drain()
-            client.write_eof()
-        return
-    await _relay(engine, client, first)
+def _admit(request: Request) -> None:
+    routes.admit(request.method, _split(request.path)[1], watch=True)
 
 
-async def _relay(
-    source: asyncio.StreamReader, sink: asyncio.StreamWriter, first: bytes = b""
-) -> None:
-    """Bytes one way until the source ends, `first` before them; then only this half is closed. A
-    connection that breaks ends both ways: the other direction gets its end of file from `abort`."""
-    try:
-        data = first or await source.read(_CHUNK_BYTES)
-        while data:
-            sink.write(data)
-            await sink.drain()
-            data = await source.read(_CHUNK_BYTES)
-        sink.write_eof()
-    except OSError:
-        sink.transport.abort()
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-def _port_error(port: int, e: OSError) -> SealiftError:
+def port_error(host: str, port: int, e: OSError) -> SealiftError:
+    """Why a daemon of ours cannot listen there."""
     if e.errno != errno.EADDRINUSE:
-        return fsio.wrap_os_error(e, f"listening on 127.0.0.1:{port}")
+        return fsio.wrap_os_error(e, f"listening on {host}:{port}")
     return HostError(
         "host.port-taken",
         f"port {port} of this host is taken",

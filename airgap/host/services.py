@@ -62,12 +62,15 @@ def stop_front(paths: HostPaths, name: str) -> bool:
 
 
 def drain(place: DeploymentPaths, seconds: float = limits.DRAIN_SECONDS) -> bool:
-    """Wait until nobody is connected to that engine, at most `seconds`; whether all had left."""
+    """Wait until nobody has been connected to that engine for QUIET_SECONDS, at most `seconds`
+    in all; whether all had left."""
     where = endpoint.live(place)
-    deadline = time.monotonic() + seconds
-    while where is not None and connections(where.port):
-        if time.monotonic() > deadline:
-            return False
+    begun = quiet = time.monotonic()
+    while where is not None and time.monotonic() - quiet < limits.QUIET_SECONDS:
+        if connections(where.port):
+            quiet = time.monotonic()
+            if quiet - begun > seconds:
+                return False
         time.sleep(_POLL_SECONDS)
     return True
 

@@ -1,0 +1,1 @@
+"""The way in: HTTP relays, the door with keys and TLS, and LiteLLM behind it."""
