@@ -34,11 +34,13 @@ class LazyGroup(click.Group):
         return [n for n, e in self._entries.items() if e.line]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return one; the module's attribute has the command's name."""
+        """Import and return one; the module's attribute has its name, with '_' for '-'."""
         entry = self._entries.get(cmd_name)
         if entry is None:
             return None
-        command: click.Command = getattr(importlib.import_module(entry.module), cmd_name)
+        command: click.Command = getattr(
+            importlib.import_module(entry.module), cmd_name.replace("-", "_")
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

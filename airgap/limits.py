@@ -64,6 +64,9 @@ DRAIN_SECONDS = 300
 # where to connect has connected by then.
 QUIET_SECONDS = 0.5
 
+# Seconds after a switch in which a version that is given up makes room for the one before.
+PROBATION_SECONDS = 3600
+
 # An engine that dies more often than this within RESTART_WINDOW_SECONDS is not started again.
 MAX_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 600

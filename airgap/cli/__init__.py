@@ -26,6 +26,7 @@ _COMMANDS = {
     "receipt": Entry(_LIFE, "Print the newest receipt, to carry out."),
     "supervise": Entry("airgap.cli.daemons"),
     "front": Entry("airgap.cli.daemons"),
+    "give-back": Entry("airgap.cli.daemons"),
 }
 
 _EPILOG = """\b

@@ -6,7 +6,9 @@ import click
 
 from airgap.cli import Settings
 from airgap.host import front as front_daemon
+from airgap.host import give_back as returning
 from airgap.host import supervise as supervisor
+from airgap.host.inspect import still_approved
 from airgap.host.paths import HostPaths
 
 
@@ -25,3 +27,15 @@ def supervise(settings: Settings, name: str, version: str) -> int:
 def front(settings: Settings, name: str) -> int:
     """Hold the stable address of one name."""
     return front_daemon.main(HostPaths(settings.root), name)
+
+
+@click.command("give-back", hidden=True)
+@click.argument("name")
+@click.argument("version")
+@click.pass_obj
+def give_back(settings: Settings, name: str, version: str) -> None:
+    """Serve the version before again, if VERSION is current and on probation."""
+    paths = HostPaths(settings.root)
+    returning.give_back(
+        paths, name, version, lambda m, d: still_approved(paths, m, d), settings.sink
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from airgap import limits
 from airgap.cli import Settings
 from airgap.host import install as work
 from airgap.host.paths import HostPaths
@@ -39,6 +40,13 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The uv that installs wheels; else the kit's or the one on PATH, else pip.",
 )
+@click.option(
+    "--probation-minutes",
+    type=click.IntRange(0, 60 * 24 * 30),
+    default=limits.PROBATION_SECONDS // 60,
+    show_default=True,
+    help="How long after the switch an engine that keeps crashing makes room for the version before.",
+)
 @click.pass_obj
 def install(
     settings: Settings,
@@ -47,11 +55,12 @@ def install(
     allow_downgrade: bool,
     adopt: bool,
     uv: Path | None,
+    probation_minutes: int,
 ) -> None:
     """Check BUNDLE against this host's officers and policy, take it in, start it beside what
     serves now, smoke-test it, switch. If anything fails, what served serves on."""
     paths = HostPaths(settings.root)
-    options = work.Options(allow_downgrade, adopt, uv, kit_folder())
+    options = work.Options(allow_downgrade, adopt, uv, kit_folder(), probation_minutes * 60)
     if dry_run:
         payload = work.dry_run(paths, bundle, options, settings.sink)
         click.echo(f"would install {payload.approved.manifest.target_path}; nothing was written")

@@ -11,16 +11,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from airgap import fsio
+from airgap import fsio, limits
 from airgap.errors import HostError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
-from airgap.host import ledger, services, smoke
+from airgap.host import ledger, probation, services, smoke
 from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import CURRENT, HostPaths
 from airgap.host.smoke import Smoke
 
+# Entries of the ledger that say which version began to serve.
+SWITCHES = ("switch", "rollback", "return")
 # Raises when a deployment may not serve any longer: revoked, expired, refused by policy.
 Judge = Callable[[Manifest, str], None]
 
@@ -42,12 +44,18 @@ def address(manifest: Manifest) -> str:
 
 
 def activate(
-    paths: HostPaths, manifest: Manifest, digest: str, sink: Sink = silent, *, event: str = "switch"
+    paths: HostPaths,
+    manifest: Manifest,
+    digest: str,
+    sink: Sink = silent,
+    *,
+    probation_seconds: int = limits.PROBATION_SECONDS,
 ) -> Active:
     """Serve the staged deployment of `manifest` in place of the one that serves now.
 
-    The caller holds the host's lock and has judged the manifest. Raises ServingError (exit 9) when
-    it does not come up or fails its checks, HostError when it is not staged or is another one.
+    `probation_seconds`: how long the version before comes back by itself. The caller holds the
+    host's lock and has judged the manifest. Raises ServingError (exit 9) when it does not come up
+    or fails its checks, HostError when it is not staged or is another one.
     """
     deployment = load(paths, manifest.name, manifest.version)
     if deployment.digest != digest:
@@ -57,14 +65,19 @@ def activate(
             why=f"staged: {deployment.digest[:16]}, asked for: {digest[:16]}",
             do="give the bundle another version; two contents under one version are never mixed",
         )
-    return _switch(paths, deployment, sink, event)
+    return _switch(paths, deployment, sink, "switch", probation_seconds)
 
 
-def _switch(paths: HostPaths, deployment: Deployment, sink: Sink, event: str) -> Active:
+def _switch(
+    paths: HostPaths, deployment: Deployment, sink: Sink, event: str, probation_seconds: int = 0
+) -> Active:
     name, version = deployment.manifest.name, deployment.manifest.version
     with _undone_on_failure(paths, deployment, sink) as before:
         services.start_engine(paths, deployment)
         results = smoke.smoke(deployment, sink)
+        if before != version:
+            # Before the link: of a version that is not current it says nothing.
+            probation.begin(paths, name, version, probation_seconds if before else 0)
         fsio.symlink(version, paths.current_link(name))
         _bring_front(paths, deployment)
         _record(paths, deployment, event)
@@ -129,7 +142,7 @@ def _record(paths: HostPaths, deployment: Deployment, event: str) -> None:
 def history(paths: HostPaths, name: str) -> tuple[tuple[str, str], ...]:
     """Versions of NAME and their manifests' digests in the order in which they began to serve."""
     chain = ledger.read(paths.ledger)
-    entries = (e.data for e in chain.entries if e.event in ("switch", "rollback"))
+    entries = (e.data for e in chain.entries if e.event in SWITCHES)
     return tuple((d["version"], d["manifest"]) for d in entries if d.get("name") == name)
 
 
@@ -193,7 +206,13 @@ def current(paths: HostPaths, name: str) -> Deployment:
 
 
 def rollback(
-    paths: HostPaths, name: str, judge: Judge, sink: Sink = silent, *, version: str | None = None
+    paths: HostPaths,
+    name: str,
+    judge: Judge,
+    sink: Sink = silent,
+    *,
+    version: str | None = None,
+    event: str = "rollback",
 ) -> Active:
     """Serve the version that served before (or `version`), in place of the current one.
 
@@ -211,7 +230,7 @@ def rollback(
         )
     deployment = load(paths, name, target)
     judge(deployment.manifest, deployment.digest)
-    return _switch(paths, deployment, sink, "rollback")
+    return _switch(paths, deployment, sink, event)
 
 
 def stop(paths: HostPaths, name: str, sink: Sink = silent) -> bool:

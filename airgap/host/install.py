@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from airgap import carrier, policy, verify
+from airgap import carrier, limits, policy, verify
 from airgap.errors import SealiftError, TrustError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
@@ -35,6 +35,7 @@ class Options:
     adopt: bool = False
     uv: Path | None = None
     kit: Path | None = None
+    probation_seconds: int = limits.PROBATION_SECONDS
 
 
 def dry_run(paths: HostPaths, bundle: Path, options: Options, sink: Sink = silent) -> Payload:
@@ -113,7 +114,9 @@ def _bring_up(
         sink(Line("stored", "the bundle has no serving plan; its files are in the store"))
         return ()
     stage(paths, manifest, digest, sink, uv=options.uv, kit=options.kit)
-    return activate(paths, manifest, digest, sink).smoke.checks
+    seconds = options.probation_seconds
+    done = activate(paths, manifest, digest, sink, probation_seconds=seconds)
+    return done.smoke.checks
 
 
 def judge_all(paths: HostPaths, sink: Sink = silent) -> tuple[str, ...]:

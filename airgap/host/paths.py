@@ -48,6 +48,11 @@ class DeploymentPaths:
         return self.folder / "venv"
 
     @property
+    def gateway(self) -> DeploymentPaths:
+        """The gateway's own wheels, environment, run and logs, when the deployment has one."""
+        return DeploymentPaths(self.folder / "gateway")
+
+    @property
     def run(self) -> Path:
         return self.folder / "run"
 
@@ -146,6 +151,9 @@ class HostPaths:
 
     def front(self, name: str) -> FrontPaths:
         return FrontPaths(self.name_folder(name) / ".front")
+
+    def probation(self, name: str) -> Path:
+        return self.name_folder(name) / ".probation.json"
 
     def current_link(self, name: str) -> Path:
         return self.name_folder(name) / CURRENT

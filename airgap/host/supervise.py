@@ -16,16 +16,18 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import IO
 
 from airgap import fsio, limits
 from airgap.errors import IntegrityError
-from airgap.host import endpoint, locks, processes
-from airgap.host.deployment import Deployment, load
+from airgap.host import endpoint, locks, probation, processes
+from airgap.host.deployment import load
 from airgap.host.endpoint import Endpoint
+from airgap.host.engines.interface import LaunchPlan
 from airgap.host.engines.registry import engine_for
 from airgap.host.logs import RotatingLog
-from airgap.host.paths import HostPaths
+from airgap.host.paths import DeploymentPaths, HostPaths
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _AWAITED = (*_STOP, signal.SIGCHLD)
@@ -36,20 +38,33 @@ _KILL_SECONDS = 10
 def main(paths: HostPaths, name: str, version: str) -> int:
     """Serve one deployment until SIGTERM (returns 0) or until it crashes too often (returns 9).
 
-    Raises HostError `host.already-running`, `host.not-staged`.
+    Given up while on probation, it has the version before brought back. Raises HostError
+    `host.already-running`, `host.not-staged`.
     """
     deployment = load(paths, name, version)
-    locks.hold(deployment.paths.supervisor_lock, f"the supervisor of {deployment.title}")
-    os.chdir(deployment.paths.run)
+    engine = engine_for(deployment.manifest)
+    code = supervise(
+        deployment.paths,
+        lambda port: engine.plan(deployment.manifest, deployment.paths, port),
+        f"the supervisor of {deployment.title}",
+    )
+    if code != 0 and probation.on_probation(paths, name, version):
+        processes.spawn(paths, deployment.paths.logs / "give-back.log", "give-back", name, version)
+    return code
+
+
+def supervise(place: DeploymentPaths, plan: Callable[[int], LaunchPlan], what: str) -> int:
+    """Keep what `plan` starts on a port running; the state is in `place`. As `main` otherwise."""
+    locks.hold(place.supervisor_lock, what)
+    os.chdir(place.run)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    return _Supervisor(deployment).run()
+    return _Supervisor(place, plan).run()
 
 
 class _Supervisor:
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
-        self._paths = deployment.paths
-        self._engine = engine_for(deployment.manifest)
+    def __init__(self, place: DeploymentPaths, plan: Callable[[int], LaunchPlan]) -> None:
+        self._paths = place
+        self._plan = plan
         self._log = RotatingLog(self._paths.engine_log)
         self._crashes: list[float] = []
 
@@ -83,7 +98,7 @@ class _Supervisor:
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Endpoint]:
         port = free_port()
-        plan = self._engine.plan(self._deployment.manifest, self._paths, port)
+        plan = self._plan(port)
         with fsio.disk_errors(f"starting {plan.argv[0]}"):
             process = subprocess.Popen(
                 plan.argv,
