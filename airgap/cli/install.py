@@ -45,7 +45,7 @@ Examples:
     type=click.IntRange(0, 60 * 24 * 30),
     default=limits.PROBATION_SECONDS // 60,
     show_default=True,
-    help="How long after the switch an engine that keeps crashing makes room for the version before.",
+    help="How long an engine that keeps crashing makes room for the version before.",
 )
 @click.pass_obj
 def install(
