@@ -85,6 +85,11 @@ MAX_LEDGER_BYTES = 256 * MIB
 # Unpacked and compiled size of wheels over their packed size: 3.0 measured for binaries, more for
 # pure Python, which is small.
 WHEEL_UNPACK_FACTOR = 4
+# What podman needs of its own storage over the size of compressed layers: the blob as it arrives
+# (2.0 measured with layers that do not compress), and layers of CUDA images that double.
+IMAGE_UNPACK_FACTOR = 3
+# Facts of a host are a few kilobytes; this many bytes of them are read on the connected side.
+MAX_FACTS_BYTES = 256 * KIB
 # Room for logs, receipts and the engine's own scratch files, in bytes.
 HOST_RESERVE_BYTES = 128 * MIB
 # The head of an HTTP message, in bytes; 16 KiB and 64 KiB are what servers usually take.

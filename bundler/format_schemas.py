@@ -19,12 +19,14 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from airgap import fsio, limits
 from airgap.format.codec import Choice, Document, Range, Text
 from airgap.format.evidence import Coverage, Findings
+from airgap.format.facts import Facts
 from airgap.format.lock import Lock
 from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
 from airgap.format.receipt import Receipt
-from airgap.format.request import Request
+from airgap.format.request import Request, TargetRequest
 from airgap.format.statement import Envelope, Statement
+from airgap.format.types import Target
 
 Schema = dict[str, Any]
 
@@ -33,12 +35,15 @@ WRITTEN_BY_PEOPLE: dict[str, type[Document]] = {"policy": Policy, "request": Req
 CANONICAL: dict[str, type[Document]] = {
     "coverage": Coverage,
     "envelope": Envelope,
+    "facts": Facts,
     "findings": Findings,
     "lock": Lock,
     "manifest": Manifest,
     "receipt": Receipt,
     "statement": Statement,
 }
+# What people write in the place of a part that a document always has in full.
+_WRITTEN_AS: dict[type[Document], type[Document]] = {Target: TargetRequest}
 _ID = "urn:sealift:schema:{name}:1"
 _PATH = "a relative POSIX path, safe on every file system (docs/bundle-format.md)"
 
@@ -122,6 +127,8 @@ class _Builder:
         return dict(_SIMPLE[hint])
 
     def _reference(self, document: type[Document]) -> Schema:
+        if self.lenient:
+            document = _WRITTEN_AS.get(document, document)
         name = document.__name__
         if name not in self.definitions:
             self.definitions[name] = {}

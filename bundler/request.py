@@ -5,16 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from airgap.format.request import Request
-from bundler import toml_document
+from airgap.format.request import Request, TargetRequest
+from bundler import facts, toml_document
 
 
 def read(path: Path) -> Request:
     """The request in the TOML file `path`.
 
-    Raises UsageError `request.invalid` with file, line and key, or `request.unreadable`.
+    A target that is measured is read here, so that every request has a concrete one. Raises
+    UsageError `request.invalid` with file, line and key, or `request.unreadable`; `facts.*` when
+    the facts cannot be read or do not fit.
     """
-    return toml_document.read(path, Request, "request", _dates)
+
+    def prepare(data: dict[str, Any]) -> dict[str, Any]:
+        return _target(_dates(data), path.parent)
+
+    return toml_document.read(path, Request, "request", prepare)
+
+
+def _target(data: dict[str, Any], base: Path) -> dict[str, Any]:
+    written = data.get("target")
+    if not isinstance(written, dict) or "facts" not in written:
+        return data
+    asked = TargetRequest.from_json(written, "target")
+    found = facts.read(base / Path(asked.facts or "").expanduser())
+    return {**data, "target": facts.target(found, asked).to_json()}
 
 
 def _dates(data: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ _LIFE = "airgap.cli.life"
 _COMMANDS = {
     "trust": Entry("airgap.cli.trust", "Whom this host trusts: add, show."),
     "policy": Entry("airgap.cli.policy", "The host's own rules: install, show."),
+    "facts": Entry("airgap.cli.facts", "Measure this host, for whoever makes bundles for it."),
+    "preflight": Entry("airgap.cli.facts", "Would a bundle run here? All problems at once."),
     "verify": Entry("airgap.cli.verify", "Check a bundle completely; write nothing."),
     "install": Entry("airgap.cli.install", "Check a bundle, take it in, and serve it."),
     "status": Entry(_LIFE, "What is installed and what serves."),

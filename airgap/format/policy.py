@@ -21,7 +21,8 @@ class Policy(Document):
     `pth_files`: SHA-256 of `.pth` files that wheels may install. `registries`: hosts that images
     may come from; None does not restrict. `image_keys`: PEM public keys of which one must have
     signed each image; none asks for no signature. `min_wheel_age_days`: how long an index must
-    have had a wheel when it was locked, where the index tells.
+    have had a wheel when it was locked, where the index tells. `refuse_network`: a host that has a
+    default route or a name server configured takes no bundle in.
     """
 
     schema: Annotated[str, Choice(("sealift.policy/1",))] = "sealift.policy/1"
@@ -40,6 +41,7 @@ class Policy(Document):
     registries: tuple[Line, ...] | None = None
     image_keys: tuple[Prose, ...] = ()
     min_wheel_age_days: Annotated[int, Range(0, 3650)] = 0
+    refuse_network: bool | None = None
 
 
 STRICT = Policy()

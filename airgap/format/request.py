@@ -15,6 +15,9 @@ from airgap.format.types import (
     Serve,
     Sha256,
     Target,
+    TargetAccelerator,
+    TargetPlatform,
+    TargetPython,
     Version,
     Waiver,
 )
@@ -97,6 +100,24 @@ class ImageRequest(Document):
     name: Name = "image"
     reference: Place
     platform: OciPlatform
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRequest(Document):
+    """`[target]` as people write it: the three keys, or `facts`, the file that `airgap facts` wrote
+    on the isolated host. Beside `facts` a key that is written decides, and must be one that the
+    host can run. The request that is locked always has the `Target` that was made of this.
+    """
+
+    facts: Place | None = None
+    python: TargetPython | None = None
+    platform: TargetPlatform | None = None
+    accelerator: TargetAccelerator | None = None
+
+    def validate(self) -> None:
+        for key in ("python", "platform", "accelerator"):
+            if self.facts is None and getattr(self, key) is None:
+                raise FormatError("format.missing-key", key, "give it, or 'facts' of the host")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,15 +67,22 @@ class FileEntry(Document):
     size: FileSize
 
 
+TargetPython = Annotated[str, Text(r"3\.[0-9]{1,2}", 5, "a Python version such as 3.12")]
+TargetPlatform = Annotated[
+    str, Text(r"(x86_64|aarch64)-manylinux_2_[0-9]{1,2}", 40, "such as x86_64-manylinux_2_34")
+]
+TargetAccelerator = Annotated[
+    str, Text(r"cpu|cuda-[0-9]{1,2}|rocm-[0-9]{1,2}", 16, "cpu or cuda-13")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target(Document):
     """What the bundle is for: Python, wheel platform, accelerator."""
 
-    python: Annotated[str, Text(r"3\.[0-9]{1,2}", 5, "a Python version such as 3.12")]
-    platform: Annotated[
-        str, Text(r"(x86_64|aarch64)-manylinux_2_[0-9]{1,2}", 40, "such as x86_64-manylinux_2_34")
-    ]
-    accelerator: Annotated[str, Text(r"cpu|cuda-[0-9]{1,2}|rocm-[0-9]{1,2}", 16, "cpu or cuda-13")]
+    python: TargetPython
+    platform: TargetPlatform
+    accelerator: TargetAccelerator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,18 @@ def verify_bundle(paths: HostPaths, bundle: Path, sink: Sink) -> Payload:
     return payload
 
 
+def inspect_bundle(paths: HostPaths, bundle: Path, sink: Sink) -> Payload:
+    """Approval, policy, exact names and sizes: what can be said without reading the payload."""
+    bundle = carrier.find_bundle(bundle)
+    rules = policy.load(paths.policy)
+    state = trust_state.load(paths.trust)
+    found, decision = verify.read_trust(bundle, state, rules, clock())
+    approved = decision.approved()
+    warn_grace(approved, sink)
+    verify.check_policy(rules, approved.manifest)
+    return verify.check_shape(found, bundle, approved)
+
+
 def learn(paths: HostPaths, bundle: Path, sink: Sink) -> tuple[Payload, Decision]:
     """As far as shape: what the officers signed is kept even when the bundle is refused."""
     rules = policy.load(paths.policy)

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from airgap import limits
-from airgap.errors import DiskError, HostError, IntegrityError
+from airgap import limits, policy
+from airgap.errors import DiskError, HostError, IntegrityError, PolicyError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
-from airgap.host import front, interpreter, probe
+from airgap.host import fit, front, probe, system
 from airgap.host.deployment import read_record
 from airgap.host.engines.registry import engine_for
+from airgap.host.fit import Problem
 from airgap.host.paths import HostPaths
 from airgap.store import Store
 
 _DISK = "disk"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One reason why the bundle does not fit, in the three sentences of an error."""
-
-    what: str
-    why: str
-    do: str
+_NETWORK = "network"
+# Where container engines keep images, in the order in which they are looked for.
+_IMAGE_FOLDERS = {"podman": Path("/var/lib/containers"), "docker": Path("/var/lib/docker")}
 
 
 class NotFit(HostError):
@@ -43,21 +39,57 @@ class NotFit(HostError):
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that an install will write: blobs that the store lacks, and the estimate of the
-    unpacked environment with room for logs."""
+    """Bytes that an install will write: blobs that the store lacks, exactly; estimates of the
+    unpacked environment with room for logs, and of the image in its engine's own storage."""
 
     import_bytes: int
     unpack_bytes: int
+    image_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one file system has free and is asked for, in bytes."""
+
+    space: probe.Space
+    needs: int
 
 
 def needs(paths: HostPaths, manifest: Manifest) -> Needs:
-    """Exact for the import; an estimate for the environment, none when it is staged already."""
+    """Exact for the import; estimates for the rest, none when it is staged already."""
     store = Store(paths.store)
     missing = sum(b.size for b in manifest.blobs() if not store.has(b.sha256, b.size))
     if manifest.serve is None or _is_staged(paths, manifest):
         return Needs(missing, 0)
-    packed = sum(f.size for f in manifest.wheels_to_serve().files)
-    return Needs(missing, packed * limits.WHEEL_UNPACK_FACTOR + limits.HOST_RESERVE_BYTES)
+    packed = image = 0
+    if manifest.serve.runtime == "image":
+        image = sum(f.size for f in manifest.image_to_serve().files) * limits.IMAGE_UNPACK_FACTOR
+    else:
+        packed = sum(f.size for f in manifest.wheels_to_serve().files)
+    gateway = manifest.gateway_wheels()
+    packed += sum(f.size for f in gateway.files) if gateway else 0
+    unpacked = packed * limits.WHEEL_UNPACK_FACTOR + limits.HOST_RESERVE_BYTES
+    return Needs(missing, unpacked, image)
+
+
+def per_mount(paths: HostPaths, wanted: Needs) -> tuple[Share, ...]:
+    """What each file system must give: store, deployments and images may lie on three."""
+    asked: dict[int, Share] = {}
+    places = [(paths.store, wanted.import_bytes), (paths.deployments, wanted.unpack_bytes)]
+    if wanted.image_bytes:
+        places.append((_image_folder(), wanted.image_bytes))
+    for folder, size in places:
+        found = probe.space(folder)
+        before = asked.get(found.device, Share(found, 0))
+        asked[found.device] = Share(before.space, before.needs + size)
+    return tuple(asked.values())
+
+
+def _image_folder() -> Path:
+    for folder in _IMAGE_FOLDERS.values():
+        if folder.exists():
+            return folder
+    return next(iter(_IMAGE_FOLDERS.values()))
 
 
 def _is_staged(paths: HostPaths, manifest: Manifest) -> bool:
@@ -76,6 +108,8 @@ def preflight(paths: HostPaths, manifest: Manifest, sink: Sink) -> Needs:
         sink(warning)
     if problems and all(p.what == _DISK for p in problems):
         raise _no_space(problems)
+    if [p.what for p in problems] == [_NETWORK]:
+        raise _has_network(problems[0])
     if problems:
         raise NotFit(f"{manifest.name} {manifest.version}", problems)
     free = probe.space(paths.root).free
@@ -97,34 +131,69 @@ def _no_space(problems: tuple[Problem, ...]) -> DiskError:
     )
 
 
+def _has_network(problem: Problem) -> PolicyError:
+    """A way out alone is in the way: it is this host's own policy that says no."""
+    return PolicyError(
+        "policy.network",
+        "this host is not isolated; nothing was written",
+        why=problem.why,
+        do=problem.do,
+    )
+
+
 def find_problems(paths: HostPaths, manifest: Manifest, wanted: Needs) -> Iterator[Problem]:
     """Everything that keeps the bundle from running here."""
     yield from _disk(paths, wanted)
-    if manifest.serve is None:
+    yield from _network(paths)
+    serve = manifest.serve
+    if serve is None:
         return
     yield from _engine(manifest)
-    yield from _python(manifest)
-    yield from _platform(manifest)
-    yield from _accelerator(manifest)
+    if serve.runtime == "image":
+        yield from _containers()
+    if serve.runtime == "venv" or serve.gateway is not None:
+        yield from fit.python(manifest)
+        yield from fit.platform(manifest)
+    yield from fit.accelerator(manifest, serve)
     yield from _port(paths, manifest)
 
 
 def _disk(paths: HostPaths, wanted: Needs) -> Iterator[Problem]:
-    """Per file system: the store and the deployments may lie on two."""
-    asked: dict[int, tuple[probe.Space, int]] = {}
-    for folder, size in (
-        (paths.store, wanted.import_bytes),
-        (paths.deployments, wanted.unpack_bytes),
-    ):
-        found = probe.space(folder)
-        asked[found.device] = (found, asked.get(found.device, (found, 0))[1] + size)
-    for found, size in asked.values():
-        if size > found.free:
+    for share in per_mount(paths, wanted):
+        folder, free, size = share.space.folder, share.space.free, share.needs
+        if size > free:
             yield Problem(
                 _DISK,
-                f"{found.folder} has {found.free:,} bytes free, {size:,} are needed",
-                f"free {size - found.free:,} bytes there, or name another place with --root",
+                f"{folder} has {free:,} bytes free, {size:,} are needed",
+                f"free {size - free:,} bytes there, or name another place with --root",
             )
+
+
+def _network(paths: HostPaths) -> Iterator[Problem]:
+    """Only where the host's policy asks; what is configured is read, never tried."""
+    if not policy.load(paths.policy).refuse_network:
+        return
+    found = [f"a default route over {name}" for name in probe.default_routes()]
+    if system.has_resolver():
+        found.append("a name server in /etc/resolv.conf")
+    if found:
+        yield Problem(
+            _NETWORK,
+            f"this host has {' and '.join(found)}, and its policy says refuse-network",
+            "take the route and the name server out of its configuration, or install a policy "
+            "without refuse-network",
+        )
+
+
+def _containers() -> Iterator[Problem]:
+    names = {r.name for r in system.runtimes()}
+    if not names & set(_IMAGE_FOLDERS):
+        yield Problem(
+            "container engine",
+            "the bundle runs as an image, and neither podman nor docker is here",
+            "install podman from this host's own package source, or bring a bundle whose "
+            "serve.runtime is venv",
+        )
 
 
 def _engine(manifest: Manifest) -> Iterator[Problem]:
@@ -141,38 +210,6 @@ def _engine(manifest: Manifest) -> Iterator[Problem]:
                 f"{engine.name} needs {library.soname}, the loader does not find it",
                 f"install {library.package} from this host's own package source",
             )
-
-
-def _python(manifest: Manifest) -> Iterator[Problem]:
-    try:
-        interpreter.find(manifest.target.python)
-    except HostError as e:
-        yield Problem("Python", e.why, e.do)
-
-
-def _platform(manifest: Manifest) -> Iterator[Problem]:
-    """`x86_64-manylinux_2_34` runs on that machine with glibc 2.34 or newer (PEP 600)."""
-    machine, _, tag = manifest.target.platform.partition("-manylinux_")
-    major, minor = (int(x) for x in tag.split("_"))
-    bring = f"bring a bundle locked for this host instead of {manifest.target.platform}"
-    if probe.machine() != machine:
-        yield Problem("machine", f"this is {probe.machine()}, the wheels are for {machine}", bring)
-    libc = probe.glibc()
-    if libc is None:
-        yield Problem("C library", "this host's C library is not glibc", bring)
-    elif libc < (major, minor):
-        have = f"{libc[0]}.{libc[1]}"
-        yield Problem("C library", f"glibc is {have}, the wheels need {major}.{minor}", bring)
-
-
-def _accelerator(manifest: Manifest) -> Iterator[Problem]:
-    wanted = manifest.target.accelerator
-    if wanted.startswith("cuda") and not probe.has_nvidia_gpu():
-        yield Problem(
-            "GPU",
-            f"the bundle is for {wanted}, and nvidia-smi shows no GPU here",
-            "install the NVIDIA driver, or bring a bundle whose target.accelerator is cpu",
-        )
 
 
 def _port(paths: HostPaths, manifest: Manifest) -> Iterator[Problem]:

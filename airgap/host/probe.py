@@ -81,12 +81,6 @@ def _loader_cache() -> set[str]:
     return {line.split()[0] for line in ask([ldconfig, "-p"]) if "=>" in line}
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether the NVIDIA driver answers with at least one GPU."""
-    tool = shutil.which("nvidia-smi", path=environment.SYSTEM_PATH)
-    return tool is not None and any(line.startswith("GPU ") for line in ask([tool, "-L"]))
-
-
 def ask(argv: list[str]) -> list[str]:
     """Lines that a system tool prints; none when it fails, for then the host has not that thing."""
     try:

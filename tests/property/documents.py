@@ -28,6 +28,7 @@ from airgap.format.artifacts import (
 )
 from airgap.format.codec import Choice, Document, Range, Text
 from airgap.format.evidence import Coverage, Covered, Findings
+from airgap.format.facts import Facts
 from airgap.format.lock import Lock
 from airgap.format.manifest import EVIDENCE_KINDS, Evidence, Manifest
 from airgap.format.policy import Policy
@@ -39,6 +40,7 @@ from airgap.format.types import FileEntry, Serve
 DOCUMENTS: tuple[type[Document], ...] = (
     Coverage,
     Envelope,
+    Facts,
     Findings,
     Lock,
     Manifest,

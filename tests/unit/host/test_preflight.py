@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from airgap import limits
+from airgap.errors import PolicyError
 from airgap.events import Event, Line, Warn
+from airgap.format.facts import Gpu, Nvidia
+from airgap.format.policy import Policy
 from airgap.format.types import Serve, Target
-from airgap.host import interpreter, preflight, probe, stage
+from airgap.host import interpreter, nvidia, preflight, probe, stage, system
 from airgap.host.paths import HostPaths
 from airgap.host.preflight import NotFit, needs
 from airgap.store import Store
@@ -29,7 +33,7 @@ def test_all_problems_are_named_at_once(paths: HostPaths, monkeypatch: pytest.Mo
     monkeypatch.setattr(probe, "machine", lambda: "x86_64")
     monkeypatch.setattr(probe, "glibc", lambda: (2, 36))
     monkeypatch.setattr(probe, "has_library", lambda _: False)
-    monkeypatch.setattr(probe, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(nvidia, "measure", lambda: None)
     monkeypatch.setattr(probe, "port_is_free", lambda _: False)
     monkeypatch.setattr(probe, "space", lambda p: probe.Space(p, 1, 10))
     with pytest.raises(NotFit) as e:
@@ -135,3 +139,73 @@ def test_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
 
 def test_our_own_python_is_found() -> None:
     assert interpreter.find(PYTHON).exists()
+
+
+H100 = Gpu(model="NVIDIA H100", memory=80 * limits.GIB, compute_capability="9.0")
+CUDA = Target(python=PYTHON, platform="x86_64-manylinux_2_17", accelerator="cuda-13")
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        (Nvidia(driver="580.65", cuda="13.0", gpus=(H100,)), []),
+        (Nvidia(driver="550.54", cuda="12.4", gpus=(H100,)), ["driver"]),
+        (Nvidia(driver="580.65", cuda="13.0", gpus=(replace(H100, memory=3),)), ["GPU memory"]),
+        (Nvidia(driver="580.65", cuda="13.0", gpus=()), ["GPU"]),
+        (None, ["GPU"]),
+    ],
+)
+def test_driver_and_gpus_are_judged(
+    paths: HostPaths,
+    monkeypatch: pytest.MonkeyPatch,
+    driver: Nvidia | None,
+    expected: list[str],
+) -> None:
+    monkeypatch.setattr(nvidia, "measure", lambda: driver)
+    manifest = make_manifest(paths, target=CUDA)
+    found = preflight.find_problems(paths, manifest, needs(paths, manifest))
+    assert [p.what for p in found] == expected
+
+
+def forbid_network(paths: HostPaths) -> None:
+    paths.policy.parent.mkdir(parents=True, exist_ok=True)
+    paths.policy.write_bytes(Policy(refuse_network=True).to_bytes())
+
+
+def test_a_policy_may_refuse_a_host_with_a_way_out(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_manifest(paths)
+    forbid_network(paths)
+    monkeypatch.setattr(probe, "default_routes", lambda: ("eth0",))
+    monkeypatch.setattr(system, "has_resolver", lambda: True)
+    with pytest.raises(PolicyError) as e:
+        preflight.preflight(paths, manifest, lambda _: None)
+    assert (e.value.id, e.value.exit_code) == ("policy.network", 5)
+    assert "eth0" in e.value.why and "name server" in e.value.why
+    assert not paths.deployments.exists()
+    monkeypatch.setattr(probe, "default_routes", lambda: ())
+    monkeypatch.setattr(system, "has_resolver", lambda: False)
+    preflight.preflight(paths, manifest, lambda _: None)
+
+
+def test_a_way_out_is_one_of_several_problems(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_network(paths)
+    monkeypatch.setattr(probe, "default_routes", lambda: ("eth0",))
+    with pytest.raises(NotFit) as e:
+        preflight.preflight(paths, make_manifest(paths, target=CUDA), lambda _: None)
+    assert [p.what for p in e.value.problems] == ["network", "GPU"]
+
+
+def test_every_file_system_is_told_apart_to_the_byte(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def three(path: Path) -> probe.Space:
+        devices = {paths.store: 1, paths.deployments: 1}
+        return probe.Space(path, devices.get(path, 2), 100)
+
+    monkeypatch.setattr(probe, "space", three)
+    shares = preflight.per_mount(paths, preflight.Needs(4, 6, 90))
+    assert [s.needs for s in shares] == [10, 90]
