@@ -12,12 +12,13 @@ from pathlib import Path
 
 from airgap import fsio
 from airgap.errors import FormatError, SourceError, UsageError
-from airgap.events import Line, Sink, silent
-from airgap.format.artifacts import LockedArtifact, LockedModel
+from airgap.events import Sink, silent
+from airgap.format.artifacts import LockedAdapter, LockedArtifact, LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import Request
 from bundler.fetch.download import Item, fetch
-from bundler.fetch.local import lock_model
+from bundler.fetch.models import lock_adapter, lock_model, tree_access
+from bundler.fetch.plain import check_files, lock_files
 from bundler.fetch.wheels import check_requirements, lock_wheels
 from bundler.workspace import Workspace
 
@@ -71,9 +72,12 @@ def fetch_locked(lock: Lock, workspace: Workspace, sink: Sink = silent) -> None:
     store = workspace.store
     items = []
     for artifact in lock.artifacts:
+        access = None
+        if isinstance(artifact, LockedModel | LockedAdapter):
+            access = tree_access(artifact, store, sink)
         for f in artifact.files:
             if f.url is not None:
-                items.append(Item(f.url, f.sha256, f.size, f.path.name))
+                items.append(Item(f.url, f.sha256, f.size, f.path.name, access=access))
             elif not store.has(f.sha256, f.size):
                 raise _gone(f.path.name, f.label)
     fetch(items, store, sink)
@@ -81,13 +85,7 @@ def fetch_locked(lock: Lock, workspace: Workspace, sink: Sink = silent) -> None:
 
 def check(request: Request) -> None:
     """What can be said before anything is read: sources of this version, a plan that fits."""
-    for model in request.model:
-        if model.repo is not None:
-            raise _not_yet(f"the repository {model.repo}", "a local folder or GGUF file by 'path'")
-    for adapter in request.adapter:
-        raise _not_yet(f"the adapter {adapter.name}", "the model without it")
-    for file in request.file:
-        raise _not_yet(f"the file {file.url}", "a local folder by 'path'")
+    check_files(request.file)
     for image in request.image:
         raise _not_yet(f"the image {image.reference}", "wheels that run in a venv, by [[wheels]]")
     _check_plan(request)
@@ -146,11 +144,11 @@ def _artifacts(
     try:
         for wheels in request.wheels:
             artifacts.append(lock_wheels(wheels, request.target, base, workspace, sink))
+        artifacts += lock_files(request.file, workspace.store, sink)
         for model in request.model:
-            locked = lock_model(model, base, workspace.store, sink)
-            size = sum(f.size for f in locked.files)
-            sink(Line("model", f"{locked.source}: {len(locked.files)} files, {size:,} bytes"))
-            artifacts.append(locked)
+            artifacts.append(lock_model(model, base, workspace.store, sink))
+        for adapter in request.adapter:
+            artifacts.append(lock_adapter(adapter, request.model, base, workspace.store, sink))
     except FormatError as e:
         raise _unfit(e) from e
     return artifacts

@@ -52,11 +52,15 @@ class Asked:
 
 @dataclass
 class LocalHub:
-    """Repositories by name, served from `start` to `stop`. `asked`: every request so far."""
+    """Repositories by name, served from `start` to `stop`. `asked`: every request so far.
+
+    `tree_goes_on_at`: another origin that the further pages of a tree are said to be at.
+    """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     page_files: int = PAGE_FILES
     signed_seconds: float = SIGNED_SECONDS
+    tree_goes_on_at: str | None = None
     clock: Callable[[], float] = time.time
     asked: list[Asked] = field(default_factory=list)
     _servers: list[_Server] = field(default_factory=list)
@@ -290,7 +294,8 @@ class _HubHandler(_Handler):
         if end < len(listed):
             place = f"/api/models/{repository.name}/tree/{commit.id}{'/' if below else ''}"
             place += f"{quote(below)}?recursive={str(recursive).lower()}&cursor={end}"
-            headers["Link"] = f'<{self.server.origin}{place}>; rel="next"'
+            origin = self.server.hub.tree_goes_on_at or self.server.origin
+            headers["Link"] = f'<{origin}{place}>; rel="next"'
         self.reply_json(listed[start:end], headers)
 
     def _resolve(self, repository: Repository, commit: Commit, path: str) -> None:

@@ -1,4 +1,4 @@
-"""URLs whose SHA-256 is pinned -> blobs in the store.
+"""URLs whose bytes are pinned, by SHA-256 or by git blob id -> blobs in the store.
 
 Bytes are hashed as they are written; a blob gets its name only after size and digest were checked.
 Proxies and certificates come from the usual environment, passwords from ~/.netrc, never from a URL.
@@ -6,14 +6,15 @@ Proxies and certificates come from the usual environment, passwords from ~/.netr
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from airgap import limits
@@ -40,14 +41,33 @@ _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 Sleep = Callable[[float], None]
 
 
+class Access(Protocol):
+    """What a source wants to see before it delivers. Called from several threads."""
+
+    def headers(self, url: str) -> Mapping[str, str]:
+        """Headers of a request for `url`."""
+
+    def refused(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Whether another try may succeed after that answer: a token was renewed."""
+
+
 @dataclass(frozen=True)
 class Item:
-    """One file to fetch. `size` is in bytes, None when its source does not tell it."""
+    """One file to fetch. `size` is in bytes, None when its source does not tell it.
+
+    Where the source gives no SHA-256, `git_blob` pins the bytes: their id in git, with a size.
+    """
 
     url: str
-    sha256: str
+    sha256: str | None
     size: int | None
     label: str
+    access: Access | None = None
+    git_blob: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sha256 is None and (self.git_blob is None or self.size is None):
+            raise ValueError("an item needs a SHA-256, or a git blob id and a size")
 
 
 class _Again(Exception):
@@ -61,12 +81,16 @@ class _Again(Exception):
 
 @dataclass(frozen=True)
 class _Fetcher:
-    """What all threads share. `stop` is set when one of them failed: the others give up."""
+    """What all threads share. `stop` is set when one of them failed: the others give up.
+
+    `done`: what came of each item, whose SHA-256 may only be known now.
+    """
 
     client: httpx2.Client
     store: Store
     meter: Meter
     sleep: Sleep
+    done: dict[Item, Digests] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -79,17 +103,20 @@ def fetch(
     `source.http`, `source.cut`), IntegrityError (`source.digest`, `source.size`), DiskError.
     """
     missing = [i for i in dict.fromkeys(items) if _stored(store, i) is None]
+    done: dict[Item, Digests] = {}
     if missing:
         meter = Meter("fetch", sum(i.size or 0 for i in missing), len(missing), sink)
         with _client() as client:
-            _fetch_all(missing, _Fetcher(client, store, meter, sleep))
+            _fetch_all(missing, _Fetcher(client, store, meter, sleep, done))
         store.sync_names()
         meter.end()
-    return [_need(store, i) for i in items]
+    return [done.get(i) or _need(store, i) for i in items]
 
 
 def _stored(store: Store, item: Item) -> Digests | None:
     """The blob, if the store has it; a blob has its name only after its SHA-256 was checked."""
+    if item.sha256 is None:
+        return None
     if item.size is not None:
         return Digests(item.sha256, item.size) if store.has(item.sha256, item.size) else None
     blob = store.blob_path(item.sha256)
@@ -161,7 +188,8 @@ def _try(item: Item, fetcher: _Fetcher) -> None:
     import httpx2
 
     try:
-        with fetcher.client.stream("GET", item.url) as response:
+        headers = dict(item.access.headers(item.url)) if item.access else {}
+        with fetcher.client.stream("GET", item.url, headers=headers) as response:
             _check_status(item, response)
             _receive(item, response, fetcher)
     except httpx2.TransportError as e:
@@ -172,6 +200,8 @@ def _try(item: Item, fetcher: _Fetcher) -> None:
 
 def _check_status(item: Item, response: httpx2.Response) -> None:
     code = response.status_code
+    if item.access is not None and code != 200 and item.access.refused(code, response.headers):
+        raise _Again("the token was renewed", 0.01)
     if code in _RETRY:
         raise _Again(f"the server answered {code}", _retry_after(response))
     if code != 200:
@@ -189,6 +219,8 @@ def _check_status(item: Item, response: httpx2.Response) -> None:
 def _receive(item: Item, response: httpx2.Response, fetcher: _Fetcher) -> None:
     limit = limits.MAX_FILE_BYTES if item.size is None else item.size
     received = 0
+    git = hashlib.sha1(f"blob {item.size}\0".encode(), usedforsecurity=False)
+    wanted = item.git_blob
     try:
         with fetcher.store.incoming() as writer:
             for chunk in response.iter_raw(limits.MIB):
@@ -198,18 +230,23 @@ def _receive(item: Item, response: httpx2.Response, fetcher: _Fetcher) -> None:
                 if fetcher.stop.is_set():
                     raise _Again("another file failed first")
                 writer.write(chunk)
+                if wanted is not None:
+                    git.update(chunk)
                 fetcher.meter.add(len(chunk))
             if item.size is not None and received < item.size:
                 raise _Again(f"the connection ended after {received} of {item.size} bytes")
-            _commit(item, writer.commit)
+            if wanted is not None and git.hexdigest() != wanted:
+                why = f"its git blob id is {git.hexdigest()}, it must be {wanted}"
+                raise _wrong(item, "source.digest", why)
+            fetcher.done[item] = _commit(item, writer.commit)
     except _Again:
         fetcher.meter.add(-received)
         raise
 
 
-def _commit(item: Item, commit: Callable[..., Digests]) -> None:
+def _commit(item: Item, commit: Callable[..., Digests]) -> Digests:
     try:
-        commit(item.sha256, item.size, durable_name=False)
+        return commit(item.sha256, item.size, durable_name=False)
     except IntegrityError as e:
         raise _wrong(item, "source.digest", e.why) from e
 

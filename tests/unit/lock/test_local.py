@@ -14,7 +14,7 @@ from airgap.events import Event, Line, Progress, silent
 from airgap.format.artifacts import LockedModel
 from airgap.format.request import ModelRequest
 from airgap.store import Store
-from bundler.fetch.local import lock_model
+from bundler.fetch.models import lock_model
 
 HEADER = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
 SAFETENSORS = len(HEADER).to_bytes(8, "little") + HEADER + b"\x01"

@@ -95,7 +95,6 @@ def test_a_torn_blake3_cache_is_made_again(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("changes", "id", "exit_code"),
     [
-        ({"model": (ModelRequest(repo="a/b"),)}, "source.not-yet", 6),
         (
             {"image": (ImageRequest(reference="a/b:1", platform="linux/amd64"),)},
             "source.not-yet",
