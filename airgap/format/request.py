@@ -77,20 +77,36 @@ class FileRequest(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PinnedIndex(Document):
+    """An index that is asked for these packages and nothing else, and is the only one asked for
+    them: PyTorch's, for example. Each package also stands in `requirements`."""
+
+    index: Annotated[str, Text(r"(https?|file)://[^\s\x00-\x1f\"]+", 1024, "an index's URL")]
+    packages: tuple[Annotated[str, Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", 100, "a name")], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class WheelsRequest(Document):
-    """Wheels that `uv` resolves for the target. Further indexes and find-links come after pip's."""
+    """Wheels that `uv` resolves for the target, or a PEP 751 lock that was resolved elsewhere.
+    Further indexes and find-links come after pip's; `pinned` before all."""
 
     name: Name = "wheels"
-    requirements: tuple[Requirement, ...]
+    requirements: tuple[Requirement, ...] = ()
+    pylock: Place | None = None
     constraints: tuple[Requirement, ...] = ()
     overrides: tuple[Requirement, ...] = ()
     index: tuple[Place, ...] = ()
+    pinned: tuple[PinnedIndex, ...] = ()
     find_links: tuple[Place, ...] = ()
     newest: Day | None = None
 
     def validate(self) -> None:
-        if not self.requirements:
+        if self.pylock is None and not self.requirements:
             raise FormatError("format.value", "requirements", "name at least one requirement")
+        for key in ("requirements", "constraints", "overrides", "index", "pinned", "find_links"):
+            if self.pylock is not None and getattr(self, key):
+                why = "a pylock is resolved already: give it alone, with 'newest' at most"
+                raise FormatError("format.value", key.replace("_", "-"), why)
 
 
 @dataclass(frozen=True, kw_only=True)

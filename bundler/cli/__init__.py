@@ -24,6 +24,7 @@ _COMMANDS = {
     "collect": Entry("bundler.cli.approve", "Count the verdicts on a packet and publish it."),
     "pack": Entry("bundler.cli.pack", "Write an approved bundle to a medium."),
     "kit": Entry("bundler.cli.pack", "Write what an isolated host needs first."),
+    "wheels": Entry("bundler.cli.wheels", "Locked wheels for other tools: export."),
     "policy": Entry("bundler.cli.policy", "Turn a policy in TOML into what hosts read."),
     "demo": Entry("bundler.cli.demo", "Play the whole journey on this machine."),
 }

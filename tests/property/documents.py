@@ -33,7 +33,7 @@ from airgap.format.lock import Lock
 from airgap.format.manifest import EVIDENCE_KINDS, Evidence, Manifest
 from airgap.format.policy import Policy
 from airgap.format.receipt import Receipt
-from airgap.format.request import AdapterRequest, ModelRequest, Request
+from airgap.format.request import AdapterRequest, ModelRequest, Request, WheelsRequest
 from airgap.format.statement import Envelope, Statement
 from airgap.format.types import FileEntry, Serve
 
@@ -175,6 +175,10 @@ def _tidy_model_request(kwargs: dict[str, Any]) -> None:
         kwargs["path"], kwargs["repo"] = "./here", None
 
 
+def _tidy_wheels_request(kwargs: dict[str, Any]) -> None:
+    kwargs["pylock"] = None  # alone or not at all; tests/unit/fetch has it alone
+
+
 def _tidy_request(kwargs: dict[str, Any]) -> None:
     taken: set[str] = set()
     for key in ("model", "adapter", "wheels", "image", "file"):
@@ -208,6 +212,7 @@ _TIDY: dict[type[Document], Callable[[dict[str, Any]], None]] = {
     Covered: _tidy_covered,
     ModelRequest: _tidy_model_request,
     Request: _tidy_request,
+    WheelsRequest: _tidy_wheels_request,
     Statement: _tidy_one("subject"),
     Envelope: _tidy_one("signatures"),
     FileEntry: _as_drawn,

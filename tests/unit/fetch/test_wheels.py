@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from airgap.events import silent
 from airgap.format.artifacts import LockedWheels
 from airgap.format.request import WheelsRequest
 from airgap.format.types import Target
-from bundler.fetch.wheels import choose, lock_wheels, target_tags
+from bundler.fetch.pylock import choose
+from bundler.fetch.targets import target_tags
+from bundler.fetch.wheels import lock_wheels
 from bundler.workspace import Workspace
 from tests.unit.fetch.server import Server, closed_port, status
 from tests.unit.fetch.wheel_maker import make_wheel
@@ -196,13 +199,13 @@ def test_of_several_wheels_the_targets_favourite_is_chosen() -> None:
         "a-1-cp312-cp312-manylinux_2_28_x86_64.whl",
         "a-1-cp311-cp311-manylinux_2_28_aarch64.whl",
     )
-    (chosen,) = choose(pylock(*many), TARGET)
+    (chosen,) = choose(pylock(*many), TARGET, Path("."))
     assert chosen.filename == "a-1-cp311-cp311-manylinux_2_28_x86_64.whl"
 
 
 def test_every_package_without_a_fitting_wheel_is_named() -> None:
     with pytest.raises(SourceError) as caught:
-        choose(pylock("a-1-cp310-cp310-manylinux_2_28_x86_64.whl"), TARGET)
+        choose(pylock("a-1-cp310-cp310-manylinux_2_28_x86_64.whl"), TARGET, Path("."))
     assert caught.value.id == "source.no-wheel"
     assert "a 1" in caught.value.why
 
@@ -210,7 +213,7 @@ def test_every_package_without_a_fitting_wheel_is_named() -> None:
 @pytest.mark.parametrize("text", ["not toml", 'lock-version = "9.0"', pylock("a-1.whl")])
 def test_a_lock_that_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(SourceError, match=r"source\.pylock"):
-        choose(text, TARGET)
+        choose(text, TARGET, Path("."))
 
 
 def test_the_tags_of_a_target_are_those_of_its_glibc() -> None:
