@@ -5,6 +5,8 @@ Everything that refuses is said at once, not one by one.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +109,7 @@ def judge_evidence(
         if _severe(policy, f) and not _excused(policy, manifest, f, now):
             text = f"{f.severity} {f.id} in {f.artifact}/{f.path}: {f.message}"
             out.append(Problem("policy.finding", text))
+    out += _judge_signatures(policy, manifest, findings)
     scanned = {(c.artifact, c.path, c.sha256): c for c in coverage.files}
     for artifact in manifest.artifacts:
         for entry in artifact.files:
@@ -116,6 +119,34 @@ def judge_evidence(
                 text = f"{artifact.name}/{entry.path} was not scanned: {why}"
                 out.append(Problem("policy.not-scanned", text))
     return tuple(out)
+
+
+def _judge_signatures(policy: Policy, manifest: Manifest, findings: Findings) -> list[Problem]:
+    """Each image is signed by one of the policy's keys: the evidence says by which it is."""
+    if not policy.image_keys:
+        return []
+    trusted = {_fingerprint(pem) for pem in policy.image_keys}
+    out = []
+    for image in (a for a in manifest.artifacts if isinstance(a, Image)):
+        by = {
+            key
+            for f in findings.findings
+            if (f.id, f.artifact, f.sha256) == ("image.signed", image.name, image.digest)
+            for key in f.details
+        }
+        if not by & trusted:
+            text = f"image {image.name} is not signed by any of the {len(trusted)} keys asked for"
+            out.append(Problem("policy.image-unsigned", text))
+    return out
+
+
+def _fingerprint(pem: str) -> str:
+    """SHA-256 of the key that the PEM text holds (SubjectPublicKeyInfo); no key gives no match."""
+    body = "".join(line for line in pem.split() if line.isascii()).partition("PUBLICKEY-----")[2]
+    try:
+        return hashlib.sha256(base64.b64decode(body.partition("-----")[0])).hexdigest()
+    except ValueError:
+        return ""
 
 
 def _severe(policy: Policy, finding: Finding) -> bool:

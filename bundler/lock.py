@@ -13,11 +13,13 @@ from pathlib import Path
 from airgap import fsio
 from airgap.errors import FormatError, SourceError, UsageError
 from airgap.events import Sink, silent
-from airgap.format.artifacts import LockedAdapter, LockedArtifact, LockedModel
+from airgap.format.artifacts import LockedAdapter, LockedArtifact, LockedImage, LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import Request
 from bundler.fetch.download import Item, fetch
+from bundler.fetch.images import image_items, lock_image
 from bundler.fetch.models import lock_adapter, lock_model, tree_access
+from bundler.fetch.oci.reference import parse as parse_reference
 from bundler.fetch.plain import check_files, lock_files
 from bundler.fetch.wheels import check_requirements, lock_wheels
 from bundler.workspace import Workspace
@@ -72,6 +74,9 @@ def fetch_locked(lock: Lock, workspace: Workspace, sink: Sink = silent) -> None:
     store = workspace.store
     items = []
     for artifact in lock.artifacts:
+        if isinstance(artifact, LockedImage):
+            items += image_items(artifact)
+            continue
         access = None
         if isinstance(artifact, LockedModel | LockedAdapter):
             access = tree_access(artifact, store, sink)
@@ -87,7 +92,7 @@ def check(request: Request) -> None:
     """What can be said before anything is read: sources of this version, a plan that fits."""
     check_files(request.file)
     for image in request.image:
-        raise _not_yet(f"the image {image.reference}", "wheels that run in a venv, by [[wheels]]")
+        parse_reference(image.reference)
     _check_plan(request)
     _check_expectations(request)
     for wheels in request.wheels:
@@ -101,8 +106,9 @@ def _check_plan(request: Request) -> None:
         return
     _check_named("model", serve.model, [m.name for m in request.model])
     if serve.runtime == "image":
-        raise _not_yet('serve.runtime = "image"', 'runtime = "venv"')
-    _check_named("wheels", serve.wheels, [w.name for w in request.wheels])
+        _check_named("image", serve.image, [i.name for i in request.image])
+    else:
+        _check_named("wheels", serve.wheels, [w.name for w in request.wheels])
 
 
 def _check_expectations(request: Request) -> None:
@@ -145,6 +151,8 @@ def _artifacts(
         for wheels in request.wheels:
             artifacts.append(lock_wheels(wheels, request.target, base, workspace, sink))
         artifacts += lock_files(request.file, workspace.store, sink)
+        for image in request.image:
+            artifacts.append(lock_image(image, workspace.store, sink))
         for model in request.model:
             artifacts.append(lock_model(model, base, workspace.store, sink))
         for adapter in request.adapter:
@@ -179,15 +187,6 @@ def _unfit(e: FormatError) -> SourceError:
         "the source cannot be locked as it is",
         why=f"{e.where}: {e.why}" if e.where else e.why,
         do="rename or exclude those files, then lock again",
-    )
-
-
-def _not_yet(what: str, instead: str) -> SourceError:
-    return SourceError(
-        "source.not-yet",
-        f"{what} cannot be fetched by this version",
-        why="Hugging Face repositories and container images come with a later version",
-        do=f"use {instead}",
     )
 
 

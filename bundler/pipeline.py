@@ -94,7 +94,7 @@ def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent)
         )
         for a in found.artifacts
     ]
-    findings, coverage = look(artifacts, sink)
+    findings, coverage = look(artifacts, sink, image_keys=policy.image_keys)
     build = workspace.build(found.name, found.version)
     fsio.write(build.findings, findings.to_bytes())
     fsio.write(build.coverage, coverage.to_bytes())

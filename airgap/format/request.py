@@ -111,11 +111,13 @@ class WheelsRequest(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest(Document):
-    """A container image by reference, for one platform."""
+    """A container image by reference, for one platform. `insecure`: its registry speaks plain HTTP
+    and is not this machine; every byte is checked against its digest all the same."""
 
     name: Name = "image"
     reference: Place
     platform: OciPlatform
+    insecure: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,3 +77,17 @@ MODELSCAN_MAX_ANSWER_BYTES = 64 * MIB
 MAX_FINDINGS_PER_FILE = 100
 # `Line` of airgap.format.types allows 300 characters.
 MAX_REASON_CHARS = 300
+
+# Members of one layer: a full CUDA image has 100,000 in all.
+MAX_LAYER_MEMBERS = 2_000_000
+# One layer unpacked; the largest published ones (CUDA, torch) have some 10 GiB.
+MAX_LAYER_UNPACKED_BYTES = 128 * GIB
+# Real layers stay below 20:1 but for sparse small ones; those may do as they like.
+MAX_LAYER_RATIO = 100
+LAYER_RATIO_FLOOR_BYTES = 256 * MIB
+# A long name or an extended header of a tar, in memory. Linux takes paths of 4 KiB.
+MAX_TAR_HEADER_BYTES = 1 * MIB
+# zstd -19 --long=27; what needs more memory than this is refused by the engines too.
+MAX_ZSTD_WINDOW_BYTES = 128 * MIB
+# Signature payloads and their like are read whole.
+MAX_SIGNATURE_BYTES = 16 * MIB

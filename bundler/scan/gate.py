@@ -16,6 +16,7 @@ from bundler.scan import bounds
 from bundler.scan.config import ConfigScanner
 from bundler.scan.content import ContentScanner
 from bundler.scan.gguf import GgufScanner
+from bundler.scan.image import ImageScanner
 from bundler.scan.interface import Scanner, ScanResult, Subject, Unscanned
 from bundler.scan.pickles import ModelscanScanner
 from bundler.scan.report import finding, shown
@@ -40,6 +41,9 @@ _FIT: dict[tuple[str, str], frozenset[str]] = {
     ("model", "npy-object"): frozenset(["modelscan"]),
     ("wheels", "wheel"): frozenset(["wheel"]),
 }
+# Of an image the manifest says what each file is, whatever else its bytes look like (a tar that
+# ends in a wheel looks like a zip), and no loader but the engine's opens it.
+_FIT_ALL = {"image": frozenset(["image"])}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class ScanArtifact:
-    """One artifact, `kind` being "model" or "wheels", with its files in manifest order."""
+    """One artifact, `kind` as in the manifest, with its files in manifest order."""
 
     name: str
     kind: str
@@ -71,8 +75,8 @@ class _Outcome:
     failed: str = ""
 
 
-def scanners() -> tuple[Scanner, ...]:
-    """All of them, in the order in which they look."""
+def scanners(image_keys: Sequence[str] = ()) -> tuple[Scanner, ...]:
+    """All of them, in the order in which they look. `image_keys`: the policy's, in PEM."""
     return (
         ContentScanner(),
         SafetensorsScanner(),
@@ -81,16 +85,19 @@ def scanners() -> tuple[Scanner, ...]:
         TextScanner(),
         ModelscanScanner(),
         WheelScanner(),
+        ImageScanner(image_keys),
     )
 
 
-def scan(artifacts: Sequence[ScanArtifact], sink: Sink = silent) -> tuple[Findings, Coverage]:
-    """Look at all files with all scanners.
+def scan(
+    artifacts: Sequence[ScanArtifact], sink: Sink = silent, *, image_keys: Sequence[str] = ()
+) -> tuple[Findings, Coverage]:
+    """Look at all files with all scanners; say which images one of `image_keys` signed.
 
     A file is covered only when the scanners fit for its content read it. A scanner that fails
     covers nothing of that artifact, hides no finding of another, and raises nothing.
     """
-    return scan_with(scanners(), artifacts, sink)
+    return scan_with(scanners(image_keys), artifacts, sink)
 
 
 def scan_with(
@@ -190,7 +197,7 @@ def _why_not(subject: Subject, readers: set[str], outcomes: Sequence[_Outcome]) 
         for unscanned in outcome.result.unscanned:
             if unscanned.path == subject.path:
                 return _said(outcome.scanner, unscanned)
-    fit = _FIT.get((subject.artifact_kind, subject.kind))
+    fit = _FIT.get((subject.artifact_kind, subject.kind)) or _FIT_ALL.get(subject.artifact_kind)
     if fit is None:
         return f"no scanner reads content of the kind '{subject.kind}' in {subject.artifact_kind}"
     missing = sorted(fit - readers)

@@ -96,11 +96,11 @@ def test_a_torn_blake3_cache_is_made_again(workspace: Workspace) -> None:
     ("changes", "id", "exit_code"),
     [
         (
-            {"image": (ImageRequest(reference="a/b:1", platform="linux/amd64"),)},
-            "source.not-yet",
-            6,
+            {"image": (ImageRequest(reference="A/b:1", platform="linux/amd64"),)},
+            "request.reference",
+            2,
         ),
-        ({"serve": Serve(engine="llama.cpp", runtime="image", name="t")}, "source.not-yet", 6),
+        ({"serve": Serve(engine="llama.cpp", runtime="image", name="t")}, "request.invalid", 2),
         ({"serve": Serve(engine="llama.cpp", name="t", model="other")}, "request.invalid", 2),
         ({"wheels": ()}, "request.invalid", 2),
         ({"model": (ModelRequest(path="no.gguf"),)}, "source.missing", 6),

@@ -1,0 +1,1 @@
+"""Container images from registries: references, credentials, tokens, manifests, signatures."""

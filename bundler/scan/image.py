@@ -1,0 +1,219 @@
+"""Container images: manifest, configuration and layers agree, and no layer holds a trap.
+
+Each layer is unpacked in passing and walked as a tar. Covered means: every byte was read, and the
+engine will see what stands here. The programs in an image are not judged: officers approve the
+publisher (signatures, registry), and the host runs them without privileges or a network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from airgap.errors import FormatError
+from airgap.format import oci
+from airgap.format.evidence import Finding
+from bundler.scan import bounds, layers, signatures, strictjson
+from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.report import Fault, finding, shown
+
+NAME = "image"
+_REFERRERS = "referrers"
+_SHOWN_FILES = 8
+
+
+class ImageScanner:
+    """Reads every file of an image artifact. `keys`: PEM public keys whose signatures it tells;
+    UsageError `policy.image-key` for one that is none."""
+
+    name = NAME
+
+    def __init__(self, keys: Sequence[str] = ()) -> None:
+        self._keys = signatures.load_keys(keys)
+
+    def version(self) -> str:
+        """The check is ours; its number goes up when it refuses more or less."""
+        return "image-check 1"
+
+    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+        """Takes up every file of an image artifact."""
+        result = ScanResult()
+        by_path = {str(s.path): s for s in artifact if s.artifact_kind == "image"}
+        if not by_path:
+            return result
+        own = by_path.get("manifest.json")
+        try:
+            manifest = _manifest(own)
+            config = _agreed(manifest, by_path)
+        except (Fault, FormatError) as e:
+            _refuse(result, by_path.values(), own, e)
+            return result
+        assert own is not None  # noqa: S101 - _manifest refused otherwise
+        result.covered |= {by_path[p].path for p in ("manifest.json", "config.json")}
+        if "index.json" in by_path:
+            result.covered.add(by_path["index.json"].path)
+        text = f"runs {shown(' '.join(config.command))} as user {shown(config.user or 'root')}"
+        result.findings.append(finding(NAME, own, "image.runs", "info", text))
+        self._layers(manifest, config, by_path, result)
+        self._referrers(own, by_path, result)
+        return result
+
+    def _layers(
+        self,
+        manifest: oci.Manifest,
+        config: oci.Config,
+        by_path: Mapping[str, Subject],
+        result: ScanResult,
+    ) -> None:
+        """On as many threads as there are cores: unpacking and hashing let the others run."""
+        work = [
+            (by_path[_layer_path(i)], oci.LAYER_TYPES[layer.media_type], config.diff_ids[i])
+            for i, layer in enumerate(manifest.layers)
+        ]
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, len(work))) as pool:
+            for subject, found in zip(
+                (w[0] for w in work), pool.map(lambda w: _layer(*w), work), strict=True
+            ):
+                if isinstance(found, Fault):
+                    result.findings.append(finding(NAME, subject, found.id, "high", found.message))
+                    result.unscanned.append(Unscanned(subject.path, "it is not a sound layer"))
+                else:
+                    result.findings += found
+                    result.covered.add(subject.path)
+
+    def _referrers(self, own: Subject, by_path: Mapping[str, Subject], result: ScanResult) -> None:
+        """Signatures and attestations: sound, and whose they are."""
+        about = [own.sha256, *(s.sha256 for p, s in by_path.items() if p == "index.json")]
+        signed: set[str] = set()
+        for folder in sorted({_folder(s.path) for s in by_path.values()} - {""}):
+            files = {p: s for p, s in by_path.items() if _folder(s.path) == folder}
+            try:
+                manifest = _referrer(folder, files)
+            except (Fault, FormatError) as e:
+                _refuse(result, files.values(), next(iter(files.values())), e)
+                continue
+            blobs = {s.sha256: s.file.read_bytes() for s in _readable(manifest, files.values())}
+            signed |= set(signatures.signers(manifest, blobs, about, self._keys))
+            result.covered |= {s.path for s in files.values()}
+        if signed:
+            text = f"signed by {len(signed)} of the {len(self._keys)} keys that the policy names"
+            details = tuple(sorted(signed))
+            result.findings.append(finding(NAME, own, "image.signed", "info", text, details))
+
+
+def _manifest(own: Subject | None) -> oci.Manifest:
+    if own is None:
+        raise Fault("image.manifest", "the artifact has no manifest.json")
+    data = _read(own)
+    manifest = oci.read_manifest(data, oci.media_type_of(data, "", default=oci.OCI_MANIFEST))
+    oci.check_image(manifest)
+    return manifest
+
+
+def _agreed(manifest: oci.Manifest, by_path: Mapping[str, Subject]) -> oci.Config:
+    """The files are exactly those that the manifest names, and the configuration fits it."""
+    wanted = {_layer_path(i): layer for i, layer in enumerate(manifest.layers)}
+    wanted["config.json"] = manifest.config
+    for path, told in wanted.items():
+        found = by_path.get(path)
+        if found is None or (found.sha256, found.size) != (told.sha256, told.size):
+            raise Fault("image.manifest", f"{path} is not the blob that the manifest names")
+    extra = {p for p in by_path if _folder(PurePosixPath(p)) == ""} - wanted.keys()
+    if extra - {"manifest.json", "index.json"}:
+        raise Fault("image.manifest", f"{shown(min(extra))} belongs to no image")
+    config = oci.read_config(_read(by_path["config.json"]))
+    if len(config.diff_ids) != len(manifest.layers):
+        raise Fault("image.config", "it names another number of layers than the manifest")
+    if "index.json" in by_path:
+        _check_index(by_path["index.json"], by_path["manifest.json"], config)
+    return config
+
+
+def _check_index(index: Subject, own: Subject, config: oci.Config) -> None:
+    """The index names this manifest, and for the platform that the configuration says."""
+    for entry in oci.read_index(_read(index)):
+        if entry.descriptor.sha256 == own.sha256:
+            if not oci.same_platform(entry.platform, config.platform):
+                text = f"the index says {shown(entry.platform)}, it is {shown(config.platform)}"
+                raise Fault("image.platform", text)
+            return
+    raise Fault("image.manifest", "index.json does not name this image")
+
+
+def _layer(subject: Subject, packing: str, diff_id: str) -> list[Finding] | Fault:
+    """Findings about a layer, or the Fault that keeps it from being covered."""
+    try:
+        found = layers.read(subject.file, packing)
+    except Fault as e:
+        return e
+    if found.diff_id != diff_id:
+        return Fault("image.diff-id", "unpacked it is not the layer that the configuration names")
+    hits = [*found.hits]
+    if found.setuid:
+        names = ", ".join(shown(n) for n in sorted(found.setuid)[:_SHOWN_FILES])
+        text = f"{len(found.setuid)} files run with more rights than their caller: {names}"
+        hits.append(("image.setuid", "info", text))
+    return [finding(NAME, subject, id, severity, message) for id, severity, message in hits]
+
+
+def _referrer(folder: str, files: Mapping[str, Subject]) -> oci.Manifest:
+    """The manifest of one of them; every file is one that it names, and reads as what it is."""
+    own = files.get(f"{_REFERRERS}/{folder}/manifest.json")
+    if own is None or own.sha256 != folder:
+        raise Fault("image.referrer", f"{shown(folder)} is not the digest of its manifest")
+    data = _read(own)
+    manifest = oci.read_manifest(data, oci.media_type_of(data, "", default=oci.OCI_MANIFEST))
+    named = {d.sha256 for d in (manifest.config, *manifest.layers)}
+    for path, subject in files.items():
+        if subject is own:
+            continue
+        if subject.sha256 not in named:
+            raise Fault("image.referrer", f"{shown(path)} is named by no manifest")
+        _check_text(subject)
+    return manifest
+
+
+def _readable(manifest: oci.Manifest, files: Iterable[Subject]) -> list[Subject]:
+    """Those that may be signatures and are small enough to be one."""
+    kinds = {d.sha256: d.media_type for d in manifest.layers}
+    small = [s for s in files if s.size <= bounds.MAX_SIGNATURE_BYTES]
+    return [s for s in small if kinds.get(s.sha256) in signatures.KINDS]
+
+
+def _check_text(subject: Subject) -> None:
+    """JSON, or an SPDX document in its text form."""
+    if subject.kind not in ("json", "text", "empty"):
+        raise Fault("image.referrer", f"it is {subject.kind}, not JSON or text")
+    if subject.kind == "json":
+        try:
+            strictjson.read(subject.file)
+        except strictjson.Malformed as e:
+            raise Fault("image.referrer", f"it is no strict JSON: {e}") from e
+
+
+def _read(subject: Subject) -> bytes:
+    if subject.size > bounds.MAX_SIGNATURE_BYTES:
+        raise Fault("image.manifest", f"{shown(subject.path)} has {subject.size} bytes")
+    return subject.file.read_bytes()
+
+
+def _layer_path(number: int) -> str:
+    return f"layers/{number:03}"
+
+
+def _folder(path: PurePosixPath) -> str:
+    """The referrer that a file belongs to; empty for the image's own."""
+    return path.parts[1] if path.parts[0] == _REFERRERS and len(path.parts) > 2 else ""
+
+
+def _refuse(
+    result: ScanResult, subjects: Iterable[Subject], about: Subject | None, e: Fault | FormatError
+) -> None:
+    """None of these is covered; one finding says why."""
+    id = e.id if isinstance(e, Fault) else "image.manifest"
+    text = e.message if isinstance(e, Fault) else f"{e.where}: {e.why}"
+    files = list(subjects)
+    result.findings.append(finding(NAME, about or files[0], id, "high", text))
+    result.unscanned += [Unscanned(s.path, "the image is not sound") for s in files]
