@@ -7,9 +7,8 @@ import subprocess
 from dataclasses import fields
 from pathlib import Path
 
-import pytest
-
 from airgap.events import silent
+from airgap.format import oci
 from airgap.format.artifacts import Image, LockedImage
 from airgap.format.request import ImageRequest
 from bundler.fetch import download, images
@@ -38,10 +37,7 @@ def manifest_image(lab: Lab, locked: LockedImage, workspace: Workspace) -> Image
     return Image(**same, files=tuple(found))
 
 
-@pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-def test_skopeo_reads_the_image_from_the_bundle(
-    workspace: Workspace, faulty: Faulty, tmp_path: Path, docker: bool
-) -> None:
+def bundle_of(workspace: Workspace, faulty: Faulty, tmp_path: Path, docker: bool) -> Path:
     own = faulty.made.image(TAR, docker=docker)
     faulty.made.index({"linux/amd64": own}, tag="1", docker=docker)
     request = ImageRequest(reference=f"{faulty.host}/team/app:1", platform="linux/amd64")
@@ -49,7 +45,14 @@ def test_skopeo_reads_the_image_from_the_bundle(
     download.fetch(images.image_items(locked), workspace.store, silent)
     lab = Lab(tmp_path / "lab")
     lab.init()
-    bundle = lab.pack(lab.approve(artifacts=(manifest_image(lab, locked, workspace),)))
+    return lab.pack(lab.approve(artifacts=(manifest_image(lab, locked, workspace),)))
+
+
+def test_skopeo_reads_the_image_from_the_bundle(
+    workspace: Workspace, faulty: Faulty, tmp_path: Path
+) -> None:
+    bundle = bundle_of(workspace, faulty, tmp_path, docker=False)
+    own = sha(next(d for k, d in faulty.made.manifests.values() if k == oci.OCI_MANIFEST))
     raw = skopeo("inspect", "--raw", f"oci:{bundle}:image")
     assert sha(raw) == own
     seen = json.loads(skopeo("inspect", f"oci:{bundle}:image"))
@@ -60,3 +63,16 @@ def test_skopeo_reads_the_image_from_the_bundle(
     for layer in copied["layers"]:
         blob = (out / layer["digest"].removeprefix("sha256:")).read_bytes()
         assert blob in faulty.made.blobs.values()
+
+
+def test_docker_manifest_keeps_its_bytes_and_its_type(
+    workspace: Workspace, faulty: Faulty, tmp_path: Path
+) -> None:
+    """skopeo finds only OCI manifests by name in a layout; the digest is what publishers signed, so
+    the manifest is not rewritten for that (docs/decisions/0030-images.md)."""
+    bundle = bundle_of(workspace, faulty, tmp_path, docker=True)
+    data = next(d for k, d in faulty.made.manifests.values() if k == oci.DOCKER_MANIFEST)
+    listed = json.loads((bundle / "index.json").read_bytes())["manifests"]
+    one = next(m for m in listed if m["mediaType"] == oci.DOCKER_MANIFEST)
+    assert one["digest"] == f"sha256:{sha(data)}"
+    assert (bundle / "blobs" / "sha256" / sha(data)).read_bytes() == data
