@@ -8,7 +8,7 @@ ENGINE ?= llama.cpp
 
 # Debian packages: the demo's engine needs libgomp1; the tests also read bundles with skopeo.
 DEMO_PACKAGES := libgomp1
-TEST_PACKAGES := libgomp1 skopeo xfsprogs
+TEST_PACKAGES := libgomp1 skopeo xfsprogs faketime strace
 
 .PHONY: demo test bench lint schemas vectors clean help
 

@@ -71,7 +71,7 @@ def find_bundle(path: Path) -> Path:
 
 
 def quarantine(bundle: Path) -> Quarantine:
-    """Read the trust folder once: bounded, plain files, known names.
+    """Step 2: read the trust folder once: bounded, plain files, known names.
 
     What does not belong is kept as `fault`, so that what the officers signed can still be learned.
     """
@@ -204,7 +204,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
 
 def check_names(bundle: Path, expected: Mapping[str, Expected]) -> None:
-    """lstat walk: exactly the expected names, plain files, right sizes. Opens nothing.
+    """Step 8, lstat walk: exactly the expected names, plain files, right sizes. Opens nothing.
 
     Raises IntegrityError `bundle.extra`, `bundle.missing`, `integrity.size`,
     `integrity.not-a-file`.

@@ -103,8 +103,11 @@ class Store:
         fsio.make_dirs(self._incoming)
         temp = fsio.temp_name(self._incoming)
         with open_regular(source) as fd:
-            digest, found = _hash_fd(fd, on_bytes).hexdigest(), os.fstat(fd)
-            if digest != sha256 or found.st_size != size:
+            digest = _hash_fd(fd, on_bytes, source.name, size)[0].hexdigest()
+            found = os.fstat(fd)
+            if found.st_size != size:
+                raise wrong_size(source.name, found.st_size, size)
+            if digest != sha256:
                 raise wrong_digest(source.name, digest, sha256)
             with fsio.disk_errors(f"linking {source} into the store"):
                 try:
@@ -162,14 +165,13 @@ class Incoming:
     def take(self, fd: int, size: int, on_bytes: OnBytes = _no_progress) -> None:
         """Append all `size` bytes of the open file `fd`, cloned where the file system can."""
         if self._size == 0 and size > 0 and _clone(fd, self._fd):
-            digest = _hash_fd(self._fd, on_bytes)
-            self._hash, self._size = digest, os.fstat(self._fd).st_size
+            self._hash, self._size = _hash_fd(self._fd, on_bytes, "the clone")
             return
         for chunk in read_chunks(fd):
+            if self._size + len(chunk) > size:
+                raise wrong_size("the file", self._size + len(chunk), size)
             self.write(chunk)
             on_bytes(len(chunk))
-            if self._size > size:
-                raise wrong_size("the file", self._size, size)
 
     def commit(
         self,
@@ -217,16 +219,20 @@ def open_regular(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def hash_file(path: Path, on_bytes: OnBytes = _no_progress) -> Digests:
-    """SHA-256 and size of a regular file, read once."""
+def hash_file(
+    path: Path, on_bytes: OnBytes = _no_progress, expect_size: int | None = None
+) -> Digests:
+    """SHA-256 and size of a regular file, read once.
+
+    With `expect_size`, a file that is not of that size is refused (IntegrityError), and one that
+    grows under the reader's hand is not followed without end.
+    """
     with open_regular(path) as fd:
-        digest = hashlib.sha256()
-        size = 0
-        for chunk in read_chunks(fd):
-            digest.update(chunk)
-            size += len(chunk)
-            on_bytes(len(chunk))
-        return Digests(digest.hexdigest(), size)
+        size = os.fstat(fd).st_size
+        if expect_size is not None and size != expect_size:
+            raise wrong_size(path.name, size, expect_size)
+        digest, done = _hash_fd(fd, on_bytes, path.name, expect_size)
+        return Digests(digest.hexdigest(), done)
 
 
 def read_chunks(fd: int) -> Iterator[memoryview]:
@@ -243,14 +249,20 @@ def read_chunks(fd: int) -> Iterator[memoryview]:
         yield view[:count]
 
 
-def _hash_fd(fd: int, on_bytes: OnBytes) -> hashlib._Hash:
-    digest = hashlib.sha256()
+def _hash_fd(
+    fd: int, on_bytes: OnBytes, name: str, expect_size: int | None = None
+) -> tuple[hashlib._Hash, int]:
+    """Hash from the beginning; the second value is how many bytes there were."""
+    digest, size = hashlib.sha256(), 0
     with fsio.disk_errors("reading"):
         os.lseek(fd, 0, os.SEEK_SET)
     for chunk in read_chunks(fd):
+        size += len(chunk)
+        if expect_size is not None and size > expect_size:
+            raise wrong_size(name, size, expect_size)
         digest.update(chunk)
         on_bytes(len(chunk))
-    return digest
+    return digest, size
 
 
 def _clone(source: int, target: int) -> bool:

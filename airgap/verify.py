@@ -87,7 +87,7 @@ def check_release(
 
 
 def check_shape(found: Quarantine, bundle: Path, approved: Approved) -> Payload:
-    """Steps 8 and 9: the exact set of names and sizes, by lstat only."""
+    """Step 8: the exact set of names and sizes, by lstat only."""
     generated = layout.generate(approved.manifest)
     files = _expected(found, bundle, approved, generated)
     trust = {f"{layout.TRUST}/{n}": Expected("", len(d)) for n, d in found.raw.items()}
@@ -138,7 +138,7 @@ def hash_payload(payload: Payload, sink: Sink = silent) -> None:
 
 
 def hash_documents(payload: Payload) -> None:
-    """The few small files beside the manifest's blobs; an import reads those itself."""
+    """Step 10: the few small files beside the manifest's blobs; an import reads those itself."""
     own = {f"{layout.BLOBS}/{b.sha256}" for b in payload.blobs}
     _hash_files(payload, {n: e for n, e in payload.files.items() if n not in own}, silent, "check")
 
@@ -150,7 +150,7 @@ def _hash_files(payload: Payload, files: dict[str, Expected], sink: Sink, label:
     def check(item: tuple[str, Expected]) -> None:
         name, want = item
         try:
-            found = hash_file(payload.bundle / name, meter.advance)
+            found = hash_file(payload.bundle / name, meter.advance, want.size)
             if found.size != want.size:
                 raise wrong_size(name, found.size, want.size)
             if found.sha256 != want.sha256:

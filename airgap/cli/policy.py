@@ -30,7 +30,7 @@ def install(settings: Settings, policy_json: Path) -> None:
     paths = HostPaths(settings.root)
     data = carrier.read_bounded(policy_json, limits.MAX_DOCUMENT_BYTES)
     found = Policy.from_bytes(data)
-    with fsio.exclusive(paths.lock, "airgap policy install"):
+    with paths.exclusive("airgap policy install"):
         digest = hashlib.sha256(data).hexdigest()
         ledger.append(paths.ledger, "policy-installed", {"name": found.name, "sha256": digest})
         fsio.write(paths.policy, data)

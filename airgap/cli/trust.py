@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from airgap import carrier, fsio, limits, policy
+from airgap import carrier, limits, policy
 from airgap.cli import Settings
 from airgap.errors import TrustError, UsageError
 from airgap.events import Line
@@ -45,7 +45,7 @@ Example:
 def add(settings: Settings, root_json: Path, sha256: str | None, accept_solo: bool) -> None:
     """Trust the officers of ROOT_JSON. Once: existing trust is never replaced."""
     paths = HostPaths(settings.root)
-    with fsio.exclusive(paths.lock, "airgap trust add"):
+    with paths.exclusive("airgap trust add"):
         _check_nothing_yet(paths)
         data = carrier.read_bounded(root_json, limits.MAX_ROOT_BYTES)
         found = hashlib.sha256(data).hexdigest()

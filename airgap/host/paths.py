@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +166,14 @@ class HostPaths:
         except FileNotFoundError:
             return None
 
-    def exclusive(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        """The host's lock: every command that changes something here holds it (`host.busy`)."""
-        return fsio.exclusive(self.lock, doing)
+    @contextlib.contextmanager
+    def exclusive(self, doing: str) -> Iterator[None]:
+        """The host's lock: every command that changes something here holds it (`host.busy`).
+
+        What a killed command left half-written in these folders is removed first; only holders of
+        the lock write there.
+        """
+        with fsio.exclusive(self.lock, doing):
+            for folder in (self.root, self.receipts):
+                fsio.sweep(folder)
+            yield

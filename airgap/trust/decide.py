@@ -70,7 +70,8 @@ class Decision:
 
 
 def decide(state: Remembered, files: TrustFiles, clock: int, policy: Policy) -> Decision:
-    """Judge a quarantined trust folder by what is remembered, the clock and the host's policy.
+    """Steps 3 to 6: judge a quarantined trust folder by what is remembered, the clock and the
+    host's policy. What step 2 found wrong refuses after step 4.
 
     `clock` is the host's UTC time in seconds; the time used is never before the clock floor.
     """
@@ -123,7 +124,7 @@ def _judge(
 
 
 def _check_nothing_else(metadata: Mapping[str, bytes], found: Refreshed) -> None:
-    """One unbroken root chain up to the newest, and one file of each other role.
+    """Step 5b: one unbroken root chain up to the newest, and one file of each other role.
 
     A root beyond a gap is a rotation that somebody keeps from this host.
     """
@@ -148,7 +149,8 @@ def _judging_targets(state: Remembered, found: Refreshed) -> Targets:
 
 
 def listed_as(targets: Targets, path: str, data: bytes) -> None:
-    """Raise TrustError unless these bytes are the target `path`, listed and not revoked."""
+    """Step 6a: raise TrustError unless these bytes are the target `path`, listed and not
+    revoked."""
     digest = hashlib.sha256(data).hexdigest()
     if digest in revoked(targets):
         raise TrustError(
@@ -182,7 +184,7 @@ def listed_as(targets: Targets, path: str, data: bytes) -> None:
 def _check_validity(
     root: Root, targets: Targets, found: Refreshed, now: int, policy: Policy
 ) -> int:
-    """Rule 2: the least of all ends, UTC seconds; officers' metadata has no grace."""
+    """Step 5c: the least of all ends, UTC seconds; officers' metadata has no grace."""
     grace = policy.grace_days * DAY
     ends = {
         f"root {root.version}": _expiry(root),
@@ -209,7 +211,7 @@ def _check_validity(
 
 
 def check_not_after(manifest: Manifest, now: int) -> None:
-    """Raise TrustError `trust.expired` when the manifest's own end is over."""
+    """Step 6d: raise TrustError `trust.expired` when the manifest's own end is over."""
     if now >= manifest.not_after:
         raise TrustError(
             "trust.expired",

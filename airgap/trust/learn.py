@@ -42,7 +42,7 @@ def targets_of(state: Remembered) -> Targets | None:
 def learn_roots(
     state: Remembered, metadata: Mapping[str, bytes], min_approvals: int
 ) -> tuple[Remembered, TrustError | None]:
-    """Walk the root chain from the remembered root as far as it is valid (TUF 1.0, 5.3).
+    """Step 3: walk the root chain from the remembered root as far as it is valid (TUF 1.0, 5.3).
 
     Returns the newest state reached, and what stopped the walk if it was not the chain's end.
     """
@@ -89,9 +89,9 @@ def check_first_root(data: bytes, demands: RootDemands) -> Root:
 def learn_targets(
     state: Remembered, metadata: Mapping[str, bytes]
 ) -> tuple[Remembered, TrustError | None]:
-    """Take the newest valid targets among `metadata`, whatever the builder's files say.
+    """Step 4: take the newest valid targets among `metadata`, whatever the builder's files say.
 
-    Rule 1: the same version with another digest is equivocation; an older one teaches nothing.
+    The same version with another digest is equivocation; an older one teaches nothing.
     Revocations are append-only. Expired targets still teach: what they revoke stays revoked.
     """
     root = root_of(state)

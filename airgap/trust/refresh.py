@@ -72,7 +72,7 @@ class _CachelessUpdater(Updater):
 
 
 def refresh(root: bytes, metadata: Mapping[str, bytes], reference: int) -> Refreshed:
-    """Run the TUF workflow at the time `reference` (UTC seconds).
+    """Step 5a: run the TUF workflow at the time `reference` (UTC seconds).
 
     `metadata` maps file names (`2.root.json`, `timestamp.json`) to bytes.
     Raises TrustError.

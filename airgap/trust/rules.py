@@ -1,4 +1,4 @@
-"""Rule 3: what every root must be, whoever signed it."""
+"""What every root must be, whoever signed it (docs/bundle-format.md section 5)."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ def _check_signature(key: Key, sig: str, signed: bytes) -> None:
 
 
 def count(root: Root, manifest_sha256: str, envelopes: Iterable[bytes]) -> Verdicts:
-    """The verdicts of the root's officers on this manifest. Raises TrustError when fewer than the
-    threshold of role targets approve it, or when they read different reports."""
+    """Step 6c: the verdicts of the root's officers on this manifest. Raises TrustError when fewer
+    than the threshold of role targets approve it, or when they read different reports."""
     role = root.roles["targets"]
     keys = {keyid: root.keys[keyid] for keyid in role.keyids}
     passed: dict[str, Statement] = {}
