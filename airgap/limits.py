@@ -79,6 +79,9 @@ DAEMON_START_SECONDS = 30
 # Lines of a log that an error quotes, and the bytes they are looked for in.
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16 * KIB
+# Lines in which an engine's known messages are looked for: vLLM ends with two tracebacks.
+LOG_SEARCH_LINES = 400
+LOG_SEARCH_BYTES = 128 * KIB
 # A ledger entry is a few hundred bytes; ten entries a day for 50 years fit.
 MAX_LEDGER_ENTRY_BYTES = 64 * KIB
 MAX_LEDGER_BYTES = 256 * MIB

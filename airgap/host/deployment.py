@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from airgap import fsio, limits
 from airgap.errors import FormatError, HostError, IntegrityError
+from airgap.format.artifacts import PlainFiles
 from airgap.format.codec import Choice, Document
 from airgap.format.manifest import Manifest
-from airgap.format.types import Line, Name, Seconds, Sha256, Version
+from airgap.format.types import FileEntry, Line, Name, Seconds, Sha256, Version
 from airgap.host.paths import DeploymentPaths, HostPaths
 
 
@@ -47,11 +50,24 @@ class Deployment:
         return f"{self.manifest.name} {self.manifest.version}"
 
 
+def trees(place: DeploymentPaths, manifest: Manifest) -> Iterator[tuple[Path, FileEntry]]:
+    """Every file that the engine is started on, and where it is linked: the model, the adapters
+    that are served, plain files. The wheels are not among them."""
+    found = [(place.model, manifest.model_to_serve().files)]
+    found += [(place.adapter(a.name), a.files) for a in manifest.adapters_to_serve()]
+    for artifact in manifest.artifacts:
+        if isinstance(artifact, PlainFiles):
+            found.append((place.plain_files(artifact.name), artifact.files))
+    for folder, files in found:
+        for f in files:
+            yield folder / f.path, f
+
+
 def load(paths: HostPaths, name: str, version: str) -> Deployment:
     """Read a complete deployment.
 
     Raises HostError `host.not-staged` when it is absent or incomplete, IntegrityError
-    `deployment.damaged` when its own files contradict each other or the model is not whole.
+    `deployment.damaged` when its own files contradict each other or a file is not whole.
     """
     place = paths.deployment(name, version)
     record = read_record(place)
@@ -70,7 +86,7 @@ def load(paths: HostPaths, name: str, version: str) -> Deployment:
     digest = hashlib.sha256(data).hexdigest()
     if (digest, manifest.name, manifest.version) != (record.manifest, name, version):
         raise _damaged(place, "its manifest is not the one that was staged")
-    _check_model(place, manifest)
+    _check_files(place, manifest)
     return Deployment(place, manifest, digest, record)
 
 
@@ -90,15 +106,24 @@ def _read(place: DeploymentPaths, filename: str) -> bytes:
         return f.read(limits.MAX_DOCUMENT_BYTES + 1)
 
 
-def _check_model(place: DeploymentPaths, manifest: Manifest) -> None:
-    """Every model file is there, regular and of its size; its bytes are the store's to check."""
-    for f in manifest.model_to_serve().files:
+def _check_files(place: DeploymentPaths, manifest: Manifest) -> None:
+    """Every file is there, regular and of its size; its bytes are the store's to check. Only the
+    template is no blob: it is short, and read again."""
+    for path, f in trees(place, manifest):
+        name = path.relative_to(place.folder)
         try:
-            st = os.lstat(place.model / f.path)
+            st = os.lstat(path)
         except FileNotFoundError as e:
-            raise _damaged(place, f"the model file {f.path} is missing") from e
+            raise _damaged(place, f"the file {name} is missing") from e
         if not stat.S_ISREG(st.st_mode) or st.st_size != f.size:
-            raise _damaged(place, f"the model file {f.path} is not a file of {f.size} bytes")
+            raise _damaged(place, f"{name} is not a file of {f.size} bytes")
+    wanted = manifest.model_to_serve().chat_template
+    if wanted is not None:
+        if not os.path.lexists(place.chat_template):
+            raise _damaged(place, "the chat template is missing")
+        data = _read(place, place.chat_template.name)
+        if hashlib.sha256(data).hexdigest() != wanted:
+            raise _damaged(place, "the chat template is not the approved one")
 
 
 def _damaged(place: DeploymentPaths, why: str) -> IntegrityError:

@@ -37,13 +37,15 @@ class RotatingLog:
         os.close(self._fd)
 
 
-def tail(path: Path, lines: int = limits.LOG_TAIL_LINES) -> str:
+def tail(
+    path: Path, lines: int = limits.LOG_TAIL_LINES, max_bytes: int = limits.LOG_TAIL_BYTES
+) -> str:
     """The last lines of a log as text, control characters shown harmlessly; '' when it is empty."""
     try:
         with open(path, "rb") as f:
             size = f.seek(0, os.SEEK_END)
-            f.seek(max(0, size - limits.LOG_TAIL_BYTES))
-            data = f.read(limits.LOG_TAIL_BYTES)
+            f.seek(max(0, size - max_bytes))
+            data = f.read(max_bytes)
     except FileNotFoundError:
         return ""
     text = data.decode("utf-8", "replace")

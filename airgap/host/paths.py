@@ -41,6 +41,17 @@ class DeploymentPaths:
         return self.folder / "model"
 
     @property
+    def chat_template(self) -> Path:
+        """The approved template's text, when the model has one."""
+        return self.folder / "chat_template.jinja"
+
+    def adapter(self, name: str) -> Path:
+        return self.folder / "adapters" / name
+
+    def plain_files(self, name: str) -> Path:
+        return self.folder / "files" / name
+
+    @property
     def wheels(self) -> Path:
         return self.folder / "wheels"
 

@@ -203,7 +203,7 @@ def _engine(manifest: Manifest) -> Iterator[Problem]:
     except HostError as e:
         yield Problem(e.what, e.why, e.do)
         return
-    for library in engine.system_libraries:
+    for library in engine.system_libraries(manifest):
         if not probe.has_library(library.soname):
             yield Problem(
                 "system library",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from airgap.host import endpoint, locks, logs, loopback
 from airgap.host.deployment import Deployment
 from airgap.host.endpoint import Endpoint
 from airgap.host.engines.registry import engine_for, serving_plan
-from airgap.host.paths import DeploymentPaths
 
 _ASK_SECONDS = 10.0
 _POLL_SECONDS = 0.1
@@ -66,7 +66,7 @@ def wait_healthy(deployment: Deployment, sink: Sink) -> Endpoint:
             sink(Progress("start", told, limits.ENGINE_START_SECONDS, unit="seconds"))
         time.sleep(_POLL_SECONDS)
     raise _died(
-        place,
+        deployment,
         "serving.not-healthy",
         f"{deployment.title} was not healthy after {limits.ENGINE_START_SECONDS} s",
         "it runs but does not answer 200",
@@ -80,11 +80,11 @@ def _must_live(deployment: Deployment, crashes: int) -> Endpoint:
     where = endpoint.live(place)
     if where is None:
         if locks.holder(place.supervisor_lock) is None:
-            raise _died(place, "serving.engine-died", title, "its supervisor is gone")
+            raise _died(deployment, "serving.engine-died", title, "its supervisor is gone")
         where = endpoint.read(place)
     if where is None or where.crashes > crashes or where.state == "failed":
         how = where.last_exit if where is not None and where.last_exit else "it was stopped"
-        raise _died(place, "serving.engine-died", title, how)
+        raise _died(deployment, "serving.engine-died", title, how)
     return where
 
 
@@ -95,13 +95,19 @@ def _is_healthy(port: int, path: str) -> bool:
         return False
 
 
-def _died(place: DeploymentPaths, id: str, what: str, how: str) -> ServingError:
-    said = logs.tail(place.engine_log).strip()
+def _died(deployment: Deployment, id: str, what: str, how: str) -> ServingError:
+    """In the engine's own words, behind ours where the engine knows what they mean."""
+    log = deployment.paths.engine_log
+    said = logs.tail(log).strip()
+    searched = logs.tail(log, limits.LOG_SEARCH_LINES, limits.LOG_SEARCH_BYTES)
+    meaning = engine_for(deployment.manifest).explain(searched)
+    why = how if meaning is None else f"{how}: {meaning.why}"
+    do = f"correct what its log names ({log})" if meaning is None else f"{meaning.do}; log: {log}"
     return ServingError(
         id,
         what,
-        why=f"{how}; the end of its log:\n{said}" if said else how,
-        do=f"correct what its log names ({place.engine_log}), then run the same command again",
+        why=f"{why}; the end of its log:\n{said}" if said else why,
+        do=f"{do}, then run the same command again",
     )
 
 
@@ -122,30 +128,28 @@ def ask(deployment: Deployment, port: int, sink: Sink) -> Smoke:
 
 
 def check_models(serve: Serve, port: int) -> None:
-    """/v1/models lists the approved name. Raises ServingError."""
+    """/v1/models lists the approved name and every adapter's. Raises ServingError."""
     path = "/v1/models"
     listed = loopback.decode(path, _request(port, path, None, _ASK_SECONDS))
     names = _reach(path, lambda: [m["id"] for m in listed["data"]])
-    if serve.name not in names:
+    missing = [n for n in (serve.name, *serve.adapters) if n not in names]
+    if missing:
         raise ServingError(
             "serving.model-missing",
-            f"the engine does not serve the model '{serve.name}'",
+            f"the engine does not serve the model '{missing[0]}'",
             why=f"it lists {', '.join(map(str, names))[:200] or 'nothing'}",
             do="look at the engine's log; the bundle's serving plan may not fit its model",
         )
 
 
 def _ask_one(serve: Serve, check: Check, port: int) -> tuple[CheckResult, str]:
-    path = "/v1/chat/completions"
-    message = {"role": "user", "content": check.prompt}
-    question = {"model": serve.name, "messages": [message], "max_tokens": check.max_tokens}
-    # Greedy and seeded, so that the same bytes give the same answer.
-    question |= {"temperature": 0, "seed": 0, "stream": False}
+    path, question, get = _QUESTIONS[check.api](check)
+    question["model"] = check.model or serve.name
     begun = time.monotonic()
     found = _request(port, path, json.dumps(question).encode(), float(check.timeout_seconds))
     milliseconds = int((time.monotonic() - begun) * 1000)
     reply = loopback.decode(path, found)
-    answer = _reach(path, lambda: reply["choices"][0]["message"]["content"])
+    answer = _reach(path, lambda: get(reply))
     if not isinstance(answer, str):
         raise loopback.bad_answer(path, "its content is not text")
     result = CheckResult(
@@ -154,6 +158,41 @@ def _ask_one(serve: Serve, check: Check, port: int) -> tuple[CheckResult, str]:
         milliseconds=min(milliseconds, 86_400_000),
     )
     return result, answer
+
+
+# Path, question without the model's name, and how to get the text out of the answer.
+_Question = tuple[str, dict[str, Any], Callable[[Any], Any]]
+# Greedy and seeded, so that the same bytes give the same answer.
+_GREEDY = {"temperature": 0, "seed": 0, "stream": False}
+
+
+def _chat(check: Check) -> _Question:
+    message = {"role": "user", "content": check.prompt}
+    question = {"messages": [message], "max_tokens": check.max_tokens, **_GREEDY}
+    return "/v1/chat/completions", question, lambda r: r["choices"][0]["message"]["content"]
+
+
+def _completion(check: Check) -> _Question:
+    question = {"prompt": check.prompt, "max_tokens": check.max_tokens, **_GREEDY}
+    return "/v1/completions", question, lambda r: r["choices"][0]["text"]
+
+
+def _embedding(check: Check) -> _Question:
+    question = {"input": check.prompt, "encoding_format": "float"}
+    return "/v1/embeddings", question, lambda r: f"{_count(r['data'][0]['embedding'])} numbers"
+
+
+def _count(vector: Any) -> int:
+    """How many numbers; a vector of zeros or with anything else in it has none."""
+    numbers = isinstance(vector, list) and all(isinstance(x, int | float) for x in vector)
+    return len(vector) if numbers and any(vector) and all(map(math.isfinite, vector)) else 0
+
+
+_QUESTIONS: dict[str, Callable[[Check], _Question]] = {
+    "chat": _chat,
+    "completion": _completion,
+    "embedding": _embedding,
+}
 
 
 def _matches(check: Check, answer: str) -> bool:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from airgap import fsio
-from airgap.errors import HostError, IntegrityError
+from airgap import fsio, limits
+from airgap.errors import FormatError, HostError, IntegrityError
 from airgap.events import Line, Sink, silent
+from airgap.format import chat_template
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
 from airgap.host import interpreter, venv
-from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record
+from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record, trees
 from airgap.host.engines.registry import engine_for
 from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
 from airgap.store import Store
@@ -43,7 +44,7 @@ def stage(
     engine_for(manifest).check(manifest)
     place = paths.deployment(manifest.name, manifest.version)
     if _is_staged(place, digest):
-        relink_files(Store(paths.store), manifest.model_to_serve().files, place.model)
+        relink_files(Store(paths.store), trees(place, manifest))
         sink(Line("stage", f"{manifest.name} {manifest.version} is staged already"))
         return load(paths, manifest.name, manifest.version)
     python = interpreter.find(manifest.target.python)
@@ -54,9 +55,10 @@ def stage(
     fsio.make_dirs(place.logs, 0o700)
     fsio.write(place.manifest, manifest.to_bytes(), 0o444)
     store = Store(paths.store)
-    link_files(store, manifest.model_to_serve().files, place.model)
+    link_files(store, trees(place, manifest))
+    write_template(place, manifest)
     wheels = manifest.wheels_to_serve()
-    link_files(store, wheels.files, place.wheels)
+    link_files(store, ((place.wheels / f.path, f) for f in wheels.files))
     venv.build(place, wheels, python, installer, sink)
     _seal(place, manifest, digest, python, installer.label)
     return load(paths, manifest.name, manifest.version)
@@ -93,13 +95,13 @@ def _is_staged(place: DeploymentPaths, digest: str) -> bool:
     return True
 
 
-def link_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None:
-    """Hard links of the store's blobs under `folder`, read-only, names fsynced.
+def link_files(store: Store, files: Iterable[tuple[Path, FileEntry]]) -> None:
+    """Hard links of the store's blobs, read-only, names fsynced.
 
     Raises IntegrityError `store.missing` when the store has no blob of that name and size.
     """
     made: set[Path] = set()
-    for f in files:
+    for target, f in files:
         if not store.has(f.sha256, f.size):
             raise IntegrityError(
                 "store.missing",
@@ -107,23 +109,22 @@ def link_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None:
                 why=f"no blob {f.sha256[:16]} of {f.size} bytes lies there",
                 do="install from the medium again",
             )
-        target = folder / f.path
         fsio.make_dirs(target.parent)
         with fsio.disk_errors(f"linking {target}"):
             os.link(store.blob_path(f.sha256), target, follow_symlinks=False)
             if os.lstat(target).st_mode & 0o222:
                 os.chmod(target, 0o444)
         made.add(target.parent)
-    with fsio.disk_errors(f"linking into {folder}"):
-        for parent in made:
+    for parent in made:
+        with fsio.disk_errors(f"linking into {parent}"):
             fsio.fsync_dir(parent)
 
 
-def relink_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None:
+def relink_files(store: Store, files: Iterable[tuple[Path, FileEntry]]) -> None:
     """Point each name at the store's blob again where it is another file: an import replaces a
     blob that it found damaged, and the deployment must not keep the damaged one."""
-    for f in files:
-        blob, target = store.blob_path(f.sha256), folder / f.path
+    for target, f in files:
+        blob = store.blob_path(f.sha256)
         with fsio.disk_errors(f"linking {target}"):
             if target.exists() and os.path.samefile(blob, target):
                 continue
@@ -131,6 +132,36 @@ def relink_files(store: Store, files: Iterable[FileEntry], folder: Path) -> None
             os.link(blob, temp, follow_symlinks=False)
             os.rename(temp, target)
             fsio.fsync_dir(target.parent)
+
+
+def write_template(place: DeploymentPaths, manifest: Manifest) -> None:
+    """The chat template that the model tree holds, as a file of its own for the engine: exactly
+    the approved one. Raises IntegrityError `deployment.chat-template`."""
+    model = manifest.model_to_serve()
+    sources = {}
+    for f in model.files:
+        if str(f.path) in chat_template.SOURCES:
+            with fsio.disk_errors(f"reading {f.path}"), open(place.model / f.path, "rb") as file:
+                sources[str(f.path)] = file.read(limits.MAX_DOCUMENT_BYTES)
+    try:
+        text = chat_template.find(sources)
+    except FormatError as e:
+        raise _wrong_template(model.name, f"{e.where}: {e.why}") from e
+    found = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+    if found != model.chat_template:
+        approved = model.chat_template[:16] if model.chat_template else "none"
+        raise _wrong_template(model.name, f"approved: {approved}, found: {found or 'none'}")
+    if text is not None:
+        fsio.write(place.chat_template, text.encode(), 0o444)
+
+
+def _wrong_template(name: str, why: str) -> IntegrityError:
+    return IntegrityError(
+        "deployment.chat-template",
+        f"the chat template of the model '{name}' is not the one that was approved",
+        why=why,
+        do="have the bundle built and approved again; a template is a program that the engine runs",
+    )
 
 
 def _seal(

@@ -71,11 +71,12 @@ class _Supervisor:
     def run(self) -> int:
         """Start, wait, start again."""
         self._end_stray()
-        for folder in (self._paths.run / "home", self._paths.tmp):
-            fsio.make_dirs(folder, 0o700)
+        fsio.make_dirs(self._paths.run / "home", 0o700)
         while True:
+            self._clear_tmp()
             process, where = self._start()
             stopped = self._wait(process)
+            self._clear_tmp()
             if stopped:
                 self._paths.endpoint.unlink(missing_ok=True)
                 return 0
@@ -85,6 +86,11 @@ class _Supervisor:
             if signal.sigtimedwait(_STOP, self._backoff()) is not None:
                 self._paths.endpoint.unlink(missing_ok=True)
                 return 0
+
+    def _clear_tmp(self) -> None:
+        """Sockets and scratch files of an engine end with it, also when it was killed."""
+        fsio.remove_tree(self._paths.tmp)
+        fsio.make_dirs(self._paths.tmp, 0o700)
 
     def _end_stray(self) -> None:
         """A supervisor that was killed takes its engine with it, but not the engine's children."""

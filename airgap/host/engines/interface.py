@@ -32,6 +32,14 @@ class LaunchPlan:
     health_path: str
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What an engine's message means, and what to do about it."""
+
+    why: str
+    do: str
+
+
 class Engine(Protocol):
     """One serving engine."""
 
@@ -41,13 +49,12 @@ class Engine(Protocol):
         ...
 
     @property
-    def system_libraries(self) -> tuple[SystemLibrary, ...]:
-        """What the host must have."""
-        ...
-
-    @property
     def health_path(self) -> str:
         """Answers 200 once the engine can serve."""
+        ...
+
+    def system_libraries(self, manifest: Manifest) -> tuple[SystemLibrary, ...]:
+        """What the host must have beside the wheels."""
         ...
 
     def check(self, manifest: Manifest) -> None:
@@ -56,4 +63,8 @@ class Engine(Protocol):
 
     def plan(self, manifest: Manifest, paths: DeploymentPaths, port: int) -> LaunchPlan:
         """How to serve the staged deployment on 127.0.0.1:`port`. Raises HostError."""
+        ...
+
+    def explain(self, log: str) -> Meaning | None:
+        """Why the engine ended, by the end of its log; None when nothing known is there."""
         ...

@@ -11,7 +11,7 @@ from airgap.format.artifacts import Model
 from airgap.format.manifest import Manifest
 from airgap.format.types import Serve
 from airgap.host import environment
-from airgap.host.engines.interface import LaunchPlan, SystemLibrary
+from airgap.host.engines.interface import LaunchPlan, Meaning, SystemLibrary
 from airgap.host.paths import DeploymentPaths
 
 _PROGRAM = "llama-server"
@@ -40,8 +40,10 @@ class LlamaCpp:
 
     name = "llama.cpp"
     health_path = "/health"
-    # libggml-cpu is linked against GNU OpenMP, which no wheel of it carries.
-    system_libraries = (SystemLibrary("libgomp.so.1", "libgomp1"),)
+
+    def system_libraries(self, manifest: Manifest) -> tuple[SystemLibrary, ...]:  # noqa: ARG002
+        """libggml-cpu is linked against GNU OpenMP, which no wheel of it carries."""
+        return (SystemLibrary("libgomp.so.1", "libgomp1"),)
 
     def check(self, manifest: Manifest) -> None:
         """The model must be GGUF with one file to start on."""
@@ -60,6 +62,10 @@ class LlamaCpp:
         # Its own libraries lie beside it; the loader's default path is not to win over them.
         env["LD_LIBRARY_PATH"] = str(program.parent)
         return LaunchPlan(tuple(argv), env, paths.run, self.health_path)
+
+    def explain(self, log: str) -> Meaning | None:  # noqa: ARG002
+        """Its own last lines say it in full."""
+        return None
 
 
 def _device(manifest: Manifest) -> list[str]:

@@ -7,8 +7,9 @@ from airgap.format.manifest import Manifest
 from airgap.format.types import Serve
 from airgap.host.engines.interface import Engine
 from airgap.host.engines.llama_cpp import LlamaCpp
+from airgap.host.engines.vllm import Vllm
 
-_ENGINES: tuple[Engine, ...] = (LlamaCpp(),)
+_ENGINES: tuple[Engine, ...] = (LlamaCpp(), Vllm())
 
 
 def serving_plan(manifest: Manifest) -> Serve:

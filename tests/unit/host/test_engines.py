@@ -11,6 +11,7 @@ import pytest
 from airgap.errors import HostError
 from airgap.format.artifacts import Image
 from airgap.format.types import FileEntry, Serve, Target
+from airgap.host.engines import registry
 from airgap.host.engines.llama_cpp import LlamaCpp, find_program, model_file
 from airgap.host.engines.registry import engine_for
 from airgap.host.paths import HostPaths
@@ -114,18 +115,19 @@ def an_image() -> Image:
     )
 
 
-@pytest.mark.parametrize(
-    ("serve", "id"),
-    [
-        (Serve(engine="vllm", name="t"), "host.engine-unknown"),
-        (Serve(engine="llama.cpp", runtime="image", name="t"), "host.runtime-unknown"),
-    ],
-)
-def test_engine_that_this_version_does_not_serve_is_refused(
-    paths: HostPaths, serve: Serve, id: str
-) -> None:
+def test_image_is_refused_by_this_version(paths: HostPaths) -> None:
     manifest = make_manifest(paths)
     artifacts = (an_image(), *manifest.artifacts)
+    serve = Serve(engine="llama.cpp", runtime="image", name="t")
     with pytest.raises(HostError) as e:
         engine_for(replace(manifest, artifacts=artifacts, serve=serve))
-    assert e.value.id == id
+    assert e.value.id == "host.runtime-unknown"
+
+
+def test_engine_that_this_version_does_not_serve_is_refused(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_ENGINES", (LlamaCpp(),))
+    with pytest.raises(HostError) as e:
+        engine_for(make_manifest(paths, serve=Serve(engine="vllm", name="t")))
+    assert e.value.id == "host.engine-unknown"

@@ -51,7 +51,7 @@ def test_engine_that_cannot_be_served_is_one_of_the_problems(paths: HostPaths) -
     manifest = make_manifest(paths, serve=Serve(engine="vllm", name="t", port=18998))
     with pytest.raises(NotFit) as e:
         preflight.preflight(paths, manifest, lambda _: None)
-    assert "wants the engine vllm" in e.value.why
+    assert "vLLM cannot serve the model 'model'" in e.value.why
 
 
 def test_this_host_fits_and_says_with_what(paths: HostPaths) -> None:
