@@ -1,5 +1,5 @@
 """One officer's desk: what this officer trusts, what this officer signed, and the checks before
-the next signature (DESIGN section 5, rule 4).
+the next signature (docs/threat-model.md, the builder's machine).
 
 The desk never believes the packet about the past: base metadata must verify against what this
 officer's own state remembers, and the staged version must differ from it by exactly the one change
