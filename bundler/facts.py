@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tomllib
+
 from airgap import carrier, limits
 from airgap.errors import FormatError, IntegrityError, SourceError, UsageError
 from airgap.format.facts import Facts
@@ -37,6 +39,13 @@ def read(path: Path) -> Facts:
             do="measure the host again; if the file is the one that was carried out, do not trust "
             "the way that it took",
         ) from e
+
+
+def of_request(path: Path) -> Facts | None:
+    """The facts that the request in `path` names itself; None when its target is written out."""
+    written = tomllib.loads(path.read_text("utf-8")).get("target")
+    named = written.get("facts") if isinstance(written, dict) else None
+    return read(path.parent / Path(named).expanduser()) if isinstance(named, str) else None
 
 
 def target(found: Facts, asked: TargetRequest) -> Target:

@@ -14,6 +14,7 @@ from airgap.events import Sink
 _BUILD = "bundler.cli.build"
 _COMMANDS = {
     "build": Entry(_BUILD, "Lock, fetch, scan and review in one go."),
+    "plan": Entry("bundler.cli.plan", "What a request would take, before any download."),
     "lock": Entry(_BUILD, "Make every choice of a request; pin every file."),
     "fetch": Entry(_BUILD, "Bring what the lock names into the store."),
     "scan": Entry(_BUILD, "Look at everything; write findings and the coverage ledger."),

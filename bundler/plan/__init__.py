@@ -1,0 +1,1 @@
+"""What a request will take, reckoned before anything large is downloaded."""

@@ -1,0 +1,70 @@
+"""One model of a request, looked at where it lies: its files, its weights, its attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from airgap.events import Sink
+from airgap.format.request import AdapterRequest, ModelRequest
+from airgap.store import Store
+from bundler.fetch import hub as hub_tree
+from bundler.fetch import local
+from bundler.fetch.hub_api import Hub
+from bundler.plan import attention, weights
+from bundler.plan.attention import Attention
+from bundler.plan.ranges import HubSource, LocalSource, Source
+from bundler.plan.sizes import Part
+from bundler.plan.weights import Weights
+
+_CONFIG = "config.json"
+_MAX_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found of a model without fetching it."""
+
+    part: Part
+    format: str
+    weights: Weights
+    attention: Attention | None
+
+
+def look(request: ModelRequest, base: Path, store: Store, sink: Sink) -> Looked:
+    """Headers and configuration only. Raises as locking does, and IntegrityError `plan.*`."""
+    part, source = tree(request, base, store, sink)
+    kind, files = weights.weight_files(list(source.sizes))
+    if kind == "gguf":
+        found = weights.of_gguf(source, files)
+        return Looked(part, kind, found, attention.of_gguf(source, files[0]))
+    found = weights.of_safetensors(source, files)
+    shape = None
+    if _CONFIG in source.sizes:
+        size = min(source.sizes[_CONFIG], _MAX_CONFIG_BYTES)
+        shape = attention.of_config(source.read(_CONFIG, 0, size))
+    return Looked(part, kind, found, shape)
+
+
+def tree(
+    request: ModelRequest | AdapterRequest, base: Path, store: Store, sink: Sink
+) -> tuple[Part, Source]:
+    """The files of a model or an adapter by name and size, and a way to read parts of them."""
+    kind = "adapter" if isinstance(request, AdapterRequest) else "model"
+    if request.repo is None:
+        name, found = local.find(request, base, sink)
+        sizes = {str(f.path): f.size for f in found}
+        source = LocalSource({str(f.path): f.file for f in found}, sizes)
+        # A local source is not downloaded, whether the store has it or not.
+        part = Part(request.name, kind, name, len(found), sum(sizes.values()), sum(sizes.values()))
+        return part, source
+    hub = Hub.find(sink)
+    formats = ("safetensors",) if kind == "adapter" else ("safetensors", "gguf")
+    listed = hub_tree.listing(request, hub, sink, formats)
+    sizes = {str(path): f.size for path, f in listed.files.items()}
+    here = sum(
+        f.size for f in listed.files.values() if f.sha256 and store.has(f.sha256, f.size)
+    )
+    name = f"{hub.source(request.repo)} at {listed.revision.commit[:12]}"
+    part = Part(request.name, kind, name, len(sizes), sum(sizes.values()), here)
+    return part, HubSource(hub, request.repo, listed.revision.commit, sizes)

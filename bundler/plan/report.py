@@ -1,0 +1,124 @@
+"""The plan as text for people, and as one JSON object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airgap.events import Line
+from airgap.render import line_text, size_text
+from bundler.plan.reckon import Memory, Plan
+from bundler.plan.sizes import Part
+
+_NAMES = {"usb": "USB stick of 64 GB", "dvd": "DVD", "bd": "Blu-ray disc of 25 GB"}
+
+
+def text(plan: Plan) -> str:
+    """Everything, one fact a line."""
+    lines = [line_text(line).rstrip() for line in _lines(plan)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[Line]:
+    for part in plan.parts:
+        yield Line(part.kind, _part(part))
+    left = "" if plan.download == plan.total else f", {size_text(plan.download)} to download"
+    yield Line("payload", f"{plan.total:,} bytes ({size_text(plan.total)}){left}")
+    counts = (f"{n} x {_NAMES[m]}" for m, n in plan.media.items())
+    yield Line("media", ", or ".join(counts))
+    yield Line("disk", _disk(plan))
+    if plan.memory is not None:
+        yield from _memory(plan.memory)
+    for judged in plan.judged:
+        yield Line("fits" if judged.fits else "NO", f"{judged.what}: {judged.text}")
+        if not judged.fits and judged.do:
+            yield Line("", f"do: {judged.do}")
+
+
+def _part(part: Part) -> str:
+    size = f"{part.files} files, {part.bytes:,} bytes" if part.files else "size unknown"
+    here = f", {size_text(part.here)} here already" if part.here else ""
+    note = f" ({part.note})" if part.note else ""
+    return f"{part.name}: {size}{here}, {part.source}{note}"
+
+
+def _disk(plan: Plan) -> str:
+    d = plan.disk
+    needs = f"the host needs {d.imported:,} bytes for the import"
+    needs += f" and about {size_text(d.unpacked)} to unpack" if d.unpacked else ""
+    if d.free is None:
+        return f"{needs}; nobody measured what it has (--host host.json)"
+    verdict = f"free {d.lacking:,} bytes more" if d.lacking else "enough"
+    return f"{needs}; it has {size_text(d.free)} free: {verdict}"
+
+
+def _memory(m: Memory) -> Iterator[Line]:
+    w, a = m.model.weights, m.model.attention
+    kind = f"{size_text(w.total)} of weights ({w.dtype})"
+    if a is None:
+        yield Line("memory", f"{kind}; its cache is not known: config.json names no such layers")
+    else:
+        per_token = a.bytes_per_sequence(1, m.wanted.value_bytes)
+        cache = size_text(m.wanted.cache(1))
+        text = f"{kind}; {cache} of cache for {m.wanted.tokens} tokens, {per_token:,} bytes each"
+        yield Line("memory", text)
+    if m.on_cpu is not None:
+        has = f", it has {size_text(m.cpu_memory)}" if m.cpu_memory is not None else ""
+        yield Line("host", f"needs {size_text(m.on_cpu)} of its own memory{has}")
+    elif m.found is None:
+        for line in m.common:
+            yield Line("GPU", line)
+    else:
+        yield from _gpu(m)
+
+
+def _gpu(m: Memory) -> Iterator[Line]:
+    f = m.found
+    assert f is not None  # noqa: S101 - the caller looked
+    needs = f"{size_text(f.weights)} of weights, {size_text(f.reserve)} for the engine"
+    text = f"{f.gpus} x {size_text(f.memory)}, {size_text(f.usable)} of each usable; each holds {needs}"
+    if f.cache_per_sequence:
+        text += f", {size_text(f.cache_per_sequence)} of cache a sequence"
+    yield Line("GPU" if f.fits else "NO", text)
+    if not f.fits:
+        yield Line("", f"{f.lacking:,} bytes are lacking on each GPU")
+    elif f.cache_per_sequence:
+        asked = m.wanted.sequences
+        said = f"{f.sequences} sequences of {m.wanted.tokens} tokens fit at once"
+        if asked and f.sequences < asked:
+            said += f"; of the {asked} of max-num-seqs the others wait when all are that long"
+        yield Line("", said)
+    for way in m.ways:
+        yield Line("", f"do: {way}")
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The same, in numbers of bytes."""
+    return {
+        "fits": plan.fits,
+        "name": plan.request.name,
+        "version": plan.request.version,
+        "target": plan.request.target.to_json(),
+        "parts": [vars(p) for p in plan.parts],
+        "payload": plan.total,
+        "download": plan.download,
+        "media": plan.media,
+        "disk": {**vars(plan.disk), "lacking": plan.disk.lacking},
+        "memory": _memory_json(plan.memory) if plan.memory else None,
+        "judged": [vars(j) for j in plan.judged],
+    }
+
+
+def _memory_json(m: Memory) -> dict[str, Any]:
+    f = m.found
+    return {
+        "fits": m.fits,
+        "weights": m.model.weights.total,
+        "dtype": m.model.weights.dtype,
+        "tokens": m.wanted.tokens,
+        "cache-per-sequence": m.wanted.cache(1),
+        "gpu": {**vars(f), "fits": f.fits, "lacking": f.lacking} if f else None,
+        "host-memory": m.on_cpu,
+        "ways-out": m.ways,
+        "common-gpus": m.common,
+    }

@@ -1,0 +1,117 @@
+"""Do wheels and image suit the measured host, and which would suit it best?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airgap.errors import UsageError
+from airgap.format.facts import Facts
+from airgap.format.request import Request, TargetRequest
+from bundler import facts as measured
+
+# What an engine loads and no wheel brings (the host's engines say the same of themselves).
+_LIBRARIES = {"vllm": {"cpu": "libnuma.so.1"}, "llama.cpp": {"cpu": "libgomp.so.1"}}
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+# The first driver branch of each CUDA major version (NVIDIA's CUDA compatibility guide).
+_DRIVERS = {"11": "450.80", "12": "525.60", "13": "580.65"}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One thing that was compared; `do` is the way out where it does not fit."""
+
+    fits: bool
+    what: str
+    text: str
+    do: str = ""
+
+
+def judge(request: Request, found: Facts) -> list[Judgement]:
+    """Everything at once."""
+    out = list(_target(request, found))
+    for image in request.image:
+        out += _image(image.reference, image.platform, found)
+    out += _accelerator(request, found)
+    serve = request.serve
+    if serve is not None:
+        kind = request.target.accelerator.partition("-")[0]
+        library = _LIBRARIES.get(serve.engine, {}).get(kind)
+        if serve.runtime == "venv" and library is not None:
+            text = f"{serve.engine} needs {library}"
+            do = "install it on the host from its own package source"
+            out.append(Judgement(library in found.libraries, "library", text, do))
+        free = serve.port not in found.listening
+        do = "choose another serve.port"
+        out.append(Judgement(free, "port", f"{serve.port} on the host's loopback", do))
+    if found.clock.behind:
+        text = "the host's clock shows a time that was over when it was measured"
+        out.append(Judgement(False, "clock", text, "set it: approvals expire by it"))
+    return out
+
+
+def _target(request: Request, found: Facts) -> Iterator[Judgement]:
+    """Only wheels depend on Python and glibc."""
+    if not request.wheels:
+        return
+    target = request.target
+    for key in ("python", "platform"):
+        wanted = getattr(target, key)
+        try:
+            measured.target(found, TargetRequest(facts="-", **{key: wanted}))
+        except UsageError as e:
+            yield Judgement(False, key, f"{wanted}: {e.why}", _best(found, key) or e.do)
+        else:
+            best = _best(found, key)
+            yield Judgement(True, key, f"wheels for {wanted} run on it{f' ({best})' if best else ''}")
+    venv = [p.venv for p in found.pythons if p.version == target.python]
+    if venv and not venv[0]:
+        text = f"Python {target.python} has no venv or ensurepip"
+        yield Judgement(True, "python", f"{text}: the kit's uv installs without it")
+
+
+def _best(found: Facts, key: str) -> str:
+    """What a request that leaves `key` to the facts would be locked for."""
+    try:
+        best = getattr(measured.target(found, TargetRequest(facts="-")), key)
+    except UsageError:
+        return ""
+    return f"the host's best is {best}"
+
+
+def _image(reference: str, platform: str, found: Facts) -> Iterator[Judgement]:
+    machine = _MACHINES.get(platform.split("/")[1], platform)
+    text = f"{reference} for {platform} on {found.machine}"
+    other = {v: k for k, v in _MACHINES.items()}.get(found.machine, found.machine)
+    do = f'platform = "linux/{other}"'
+    yield Judgement(machine == found.machine, "image", text, do)
+    engines = [f"{r.name} {r.version}" for r in found.runtimes if r.name in ("podman", "docker")]
+    text = f"runs in {', '.join(engines)}" if engines else "no podman or docker on the host"
+    do = "install podman there, or serve from wheels (serve.runtime = \"venv\")"
+    yield Judgement(bool(engines), "image", text, do)
+
+
+def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
+    kind, _, major = request.target.accelerator.partition("-")
+    if kind != "cuda":
+        has = found.nvidia is not None and bool(found.nvidia.gpus)
+        note = "; its GPUs stay unused" if has else ""
+        yield Judgement(True, "accelerator", f"{request.target.accelerator}{note}")
+        return
+    if found.nvidia is None:
+        text = f"{request.target.accelerator}: no NVIDIA driver answers on the host"
+        yield Judgement(False, "driver", text, 'install it, or accelerator = "cpu"')
+        return
+    cuda = found.nvidia.cuda or "0.0"
+    text = f"driver {found.nvidia.driver} runs CUDA up to {cuda}, wanted is CUDA {major}"
+    need = _DRIVERS.get(major, "a newer one")
+    do = f"install driver {need} or newer, or wheels and image for cuda-{cuda.split('.')[0]}"
+    yield Judgement(int(cuda.split(".")[0]) >= int(major), "driver", text, do)
+    gpus, wanted = len(found.nvidia.gpus), request.serve.tensor_parallel if request.serve else 1
+    names = ", ".join(dict.fromkeys(g.model for g in found.nvidia.gpus))
+    text = f"{gpus} x {names or 'GPU'}, wanted {'is' if wanted == 1 else 'are'} {wanted}"
+    yield Judgement(gpus >= wanted, "GPU", text, "lower serve.tensor-parallel")
+    if request.image and not found.cdi:
+        text = "no CDI file gives containers the GPUs"
+        do = "run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` on the host"
+        yield Judgement(False, "image", text, do)
