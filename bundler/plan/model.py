@@ -62,9 +62,7 @@ def tree(
     formats = ("safetensors",) if kind == "adapter" else ("safetensors", "gguf")
     listed = hub_tree.listing(request, hub, sink, formats)
     sizes = {str(path): f.size for path, f in listed.files.items()}
-    here = sum(
-        f.size for f in listed.files.values() if f.sha256 and store.has(f.sha256, f.size)
-    )
+    here = sum(f.size for f in listed.files.values() if f.sha256 and store.has(f.sha256, f.size))
     name = f"{hub.source(request.repo)} at {listed.revision.commit[:12]}"
     part = Part(request.name, kind, name, len(sizes), sum(sizes.values()), here)
     return part, HubSource(hub, request.repo, listed.revision.commit, sizes)

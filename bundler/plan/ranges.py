@@ -24,7 +24,10 @@ _SECONDS = 60.0
 class Source(Protocol):
     """A tree of files by name."""
 
-    sizes: Mapping[str, int]
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Name -> bytes."""
+        ...
 
     def read(self, name: str, offset: int, count: int) -> bytes:
         """Exactly `count` bytes. Raises SourceError."""

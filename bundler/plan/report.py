@@ -76,7 +76,8 @@ def _gpu(m: Memory) -> Iterator[Line]:
     f = m.found
     assert f is not None  # noqa: S101 - the caller looked
     needs = f"{size_text(f.weights)} of weights, {size_text(f.reserve)} for the engine"
-    text = f"{f.gpus} x {size_text(f.memory)}, {size_text(f.usable)} of each usable; each holds {needs}"
+    room = f"{f.gpus} x {size_text(f.memory)}, {size_text(f.usable)} of each usable"
+    text = f"{room}; each holds {needs}"
     if f.cache_per_sequence:
         text += f", {size_text(f.cache_per_sequence)} of cache a sequence"
     yield Line("GPU" if f.fits else "NO", text)

@@ -63,7 +63,9 @@ def _target(request: Request, found: Facts) -> Iterator[Judgement]:
             yield Judgement(False, key, f"{wanted}: {e.why}", _best(found, key) or e.do)
         else:
             best = _best(found, key)
-            yield Judgement(True, key, f"wheels for {wanted} run on it{f' ({best})' if best else ''}")
+            yield Judgement(
+                True, key, f"wheels for {wanted} run on it{f' ({best})' if best else ''}"
+            )
     venv = [p.venv for p in found.pythons if p.version == target.python]
     if venv and not venv[0]:
         text = f"Python {target.python} has no venv or ensurepip"
@@ -87,7 +89,7 @@ def _image(reference: str, platform: str, found: Facts) -> Iterator[Judgement]:
     yield Judgement(machine == found.machine, "image", text, do)
     engines = [f"{r.name} {r.version}" for r in found.runtimes if r.name in ("podman", "docker")]
     text = f"runs in {', '.join(engines)}" if engines else "no podman or docker on the host"
-    do = "install podman there, or serve from wheels (serve.runtime = \"venv\")"
+    do = 'install podman there, or serve from wheels (serve.runtime = "venv")'
     yield Judgement(bool(engines), "image", text, do)
 
 
