@@ -99,15 +99,15 @@ def _sign_role(packet: Packet, role: str, signer: Signer) -> RoleSignature:
 
 def _statement(packet: Packet, officer: str, now: int, *, passed: bool, comment: str) -> Statement:
     manifest = packet.parsed_manifest()
-    digests = {e.kind: e.sha256 for e in manifest.evidence}
-    inputs = {"report": packet.file.report or "", "findings": digests["findings"]}
+    findings = manifest.evidence_of("findings").sha256
+    inputs = {"report": packet.file.report or "", "findings": findings}
     return Statement(
         subject=(_resource(manifest.target_path, packet.file.manifest or ""),),
         predicate=Summary(
             verifier=Verifier(id=officer),
             time_verified=rfc3339(now),
             resource_uri=manifest.target_path,
-            policy=PolicyRef(digest=Digest(sha256=digests["policy"])),
+            policy=PolicyRef(digest=Digest(sha256=manifest.evidence_of("policy").sha256)),
             input_attestations=tuple(_resource(n, s) for n, s in inputs.items()),
             verification_result="PASSED" if passed else "FAILED",
             comment=comment,

@@ -225,8 +225,8 @@ def _next_root(base: Remembered | None, staged: dict[str, Root | Targets], packe
 def _check_version(known: Targets | None, staged: Targets, packet: Packet) -> None:
     """Staged = last + 1, past the versions that were abandoned and may have been signed."""
     last = known.version if known else 0
-    expected = last + 1
-    while expected in packet.file.abandoned:
+    expected, abandoned = last + 1, set(packet.file.abandoned)
+    while expected in abandoned:
         expected += 1
     if staged.version != expected:
         raise _refused(f"its targets are version {staged.version}, the next one is {expected}")

@@ -10,6 +10,9 @@ signatures/OFFICER.json     what an officer made of it; added by `sealift approv
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,8 @@ from airgap.format.policy import Policy
 from airgap.format.statement import KeyId
 from airgap.format.types import Line, Officer, Sha256
 
+_METADATA = re.compile(r"(?:[1-9][0-9]{0,9}\.(?:root|targets|snapshot)|timestamp)\.json")
+_MAX_FILES = limits.MAX_TRUST_FILES
 KINDS = ("init", "manifest", "revoke", "renew", "rotate")
 
 
@@ -97,15 +102,20 @@ class Packet:
 
     def findings(self) -> Findings:
         """The findings that the manifest names."""
-        return Findings.from_bytes(self.evidence["findings"])
+        return Findings.from_bytes(self._evidence("findings"))
 
     def coverage(self) -> Coverage:
         """The ledger that the manifest names."""
-        return Coverage.from_bytes(self.evidence["coverage"])
+        return Coverage.from_bytes(self._evidence("coverage"))
 
     def policy(self) -> Policy:
         """The policy that the gate judged by."""
-        return Policy.from_bytes(self.evidence["policy"])
+        return Policy.from_bytes(self._evidence("policy"))
+
+    def _evidence(self, kind: str) -> bytes:
+        """Its bytes; FormatError when the manifest names none of that kind."""
+        self.parsed_manifest().evidence_of(kind)
+        return self.evidence[kind]
 
 
 def write(
@@ -142,7 +152,7 @@ def read(folder: Path) -> Packet:
         )
     data = carrier.read_bounded(folder / "packet.json", limits.MAX_STATEMENT_BYTES)
     file = PacketFile.from_bytes(data)
-    base = {p.name: _read(p) for p in sorted((folder / "base").glob("*.json"))}
+    base = _read_base(folder / "base")
     staged = {s.role: _same(folder / "staged" / f"{s.role}.json", s.sha256) for s in file.staged}
     packet = Packet(folder, file, hashlib.sha256(data).hexdigest(), base, staged)
     if file.kind != "manifest":
@@ -156,6 +166,24 @@ def read(folder: Path) -> Packet:
         for e in Manifest.from_bytes(manifest).evidence
     }
     return Packet(folder, file, packet.digest, base, staged, manifest, report, evidence)
+
+
+def _read_base(folder: Path) -> dict[str, bytes]:
+    """The published metadata: known names, bounded in number and in bytes."""
+    if not folder.is_dir():
+        return {}
+    with fsio.disk_errors(f"reading {folder}"):
+        names = sorted(e.name for e in itertools.islice(os.scandir(folder), _MAX_FILES + 1))
+    if len(names) > _MAX_FILES:
+        raise _bad(f"base holds more than {_MAX_FILES} files")
+    out: dict[str, bytes] = {}
+    for name in names:
+        if _METADATA.fullmatch(name) is None:
+            raise _bad(f"base holds {name[:80]!r}, which is no metadata")
+        out[name] = _read(folder / name)
+        if sum(map(len, out.values())) > limits.MAX_TRUST_TOTAL_BYTES:
+            raise _bad(f"base holds more than {limits.MAX_TRUST_TOTAL_BYTES} bytes")
+    return out
 
 
 def read_signatures(packet: Packet) -> dict[str, SignatureFile]:

@@ -121,6 +121,7 @@ class TrustRepository:
 
     def publish(self, files: dict[str, bytes]) -> None:
         """Write metadata files; timestamp.json last, as the point where they become current."""
+        fsio.sweep(self.metadata)
         for name in sorted(files, key=lambda n: n == "timestamp.json"):
             fsio.write(self.metadata / name, files[name])
 
@@ -129,8 +130,17 @@ class TrustRepository:
         return self.path / "approved" / manifest_sha256
 
     def keep_approved(self, manifest: bytes, report: bytes, statements: dict[str, bytes]) -> None:
-        """Keep what a later pack needs: manifest, report, and every officer's statement."""
+        """Keep what a later pack needs: manifest, report, and every officer's statement.
+
+        Exactly these: a killed run may have kept a statement that its officer made anew since, and
+        nobody may make two.
+        """
         folder = self.approved(hashlib.sha256(manifest).hexdigest())
+        for old in (folder / "statements").glob("*.json"):
+            if old.name not in statements:
+                old.unlink()
+        for place in (folder, folder / "statements"):
+            fsio.sweep(place)
         fsio.write(folder / "manifest.json", manifest)
         fsio.write(folder / "REVIEW.html", report)
         for name, data in statements.items():
@@ -145,4 +155,5 @@ class TrustRepository:
 
     def set_pending(self, pending: Pending) -> None:
         """Remember what is staged."""
+        fsio.sweep(self.path)
         fsio.write(self.path / "pending.json", pending.to_bytes())

@@ -122,7 +122,7 @@ def case_of(lab: Lab, digest: str, state: Remembered | None = None) -> Case:
     manifest = (folder / "manifest.json").read_bytes()
     files = TrustFiles(
         lab.repository.published().files(),
-        tuple(p.read_bytes() for p in sorted((folder / "statements").iterdir())),
+        tuple(p.read_bytes() for p in sorted((folder / "statements").glob("*.json"))),
         Manifest.from_bytes(manifest).target_path,
         manifest,
     )
