@@ -19,6 +19,8 @@ from airgap.format.policy import Policy
 from airgap.policy import judge_evidence, judge_manifest, refuse
 from bundler.lock import fetch_locked, make_lock
 from bundler.manifest import make_manifest
+from bundler.moved import Moved
+from bundler.moved import find as find_moved
 from bundler.officers import open_packet
 from bundler.officers.repository import TrustRepository
 from bundler.request import read as read_request
@@ -32,6 +34,13 @@ def lock(path: Path, workspace: Workspace, now: int, sink: Sink = silent) -> Loc
     return make_lock(
         request, base=path.parent, workspace=workspace, now=now, release=release, sink=sink
     )
+
+
+def moved(path: Path, workspace: Workspace, sink: Sink = silent) -> list[Moved]:
+    """What the sources of a locked request mean today, held against its lock."""
+    found = read_lock(path, workspace)
+    request = read_request(path)
+    return find_moved(request, found, base=path.parent, workspace=workspace, sink=sink)
 
 
 def _next_release(workspace: Workspace, name: str) -> int:

@@ -45,6 +45,17 @@ def _locked(found: Lock) -> None:
     _say("locked", f"{found.name} {found.version}: {files} files, {size_text(size)}")
 
 
+def _check_moved(settings: Settings, request: Path) -> None:
+    from bundler.moved import refuse
+
+    with fsio.exclusive(settings.workspace.lock_file, "sealift lock --check"):
+        moved = pipeline.moved(request, settings.workspace, settings.sink)
+    for m in moved:
+        _say(m.artifact, m.text)
+    refuse(moved)
+    _say("unchanged", f"{request}: every source means what it meant")
+
+
 def _reviewed(packet: Path) -> None:
     _say("report", str(packet / "REVIEW.html"))
     _say("next", f"officers run: sealift approve {packet} --key NAME.key")
@@ -53,9 +64,16 @@ def _reviewed(packet: Path) -> None:
 
 @click.command(epilog="\b\nExample:\n  sealift lock manifests/smollm2-llama-cpp.toml")
 @_REQUEST
+@click.option("--check", is_flag=True, help="Say what moved since the lock; change nothing.")
 @click.pass_obj
-def lock(settings: Settings, request: Path) -> None:
-    """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in."""
+def lock(settings: Settings, request: Path, check: bool) -> None:
+    """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in.
+
+    With --check the exit code is 0 when nothing moved, and 6 (`lock.moved`) when something did.
+    """
+    if check:
+        _check_moved(settings, request)
+        return
     with fsio.exclusive(settings.workspace.lock_file, "sealift lock"):
         found = pipeline.lock(request, settings.workspace, int(time.time()), settings.sink)
     _locked(found)

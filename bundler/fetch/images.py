@@ -36,12 +36,23 @@ def lock_image(request: ImageRequest, store: Store, sink: Sink) -> LockedImage:
     try:
         return _lock(request, registry, store, sink)
     except FormatError as e:
-        raise IntegrityError(
-            "source.image",
-            f"{reference.text} is not a sound image for {request.platform}",
-            why=f"{e.where}: {e.why}" if e.where else e.why,
-            do="choose another image, or tell its publisher",
-        ) from e
+        raise _unsound(reference.text, request.platform, e) from e
+
+
+def image_digest(request: ImageRequest, sink: Sink) -> str:
+    """The digest that the reference means today for its platform. Nothing comes into the store.
+
+    Raises as `lock_image`.
+    """
+    reference = references.parse(request.reference)
+    registry = Registry(reference, insecure=request.insecure, sink=sink)
+    try:
+        top = registry.manifest(reference.wanted)
+        if top.media_type not in oci.INDEX_TYPES:
+            return top.sha256
+        return _pick(registry, top, request.platform).sha256
+    except FormatError as e:
+        raise _unsound(reference.text, request.platform, e) from e
 
 
 def _lock(request: ImageRequest, registry: Registry, store: Store, sink: Sink) -> LockedImage:
@@ -166,3 +177,12 @@ def image_items(image: LockedImage) -> list[Item]:
             label = f"{image.name}/{f.path}"
             items.setdefault(f.sha256, Item(f.url, f.sha256, f.size, label, access=access))
     return list(items.values())
+
+
+def _unsound(reference: str, platform: str, e: FormatError) -> IntegrityError:
+    return IntegrityError(
+        "source.image",
+        f"{reference} is not a sound image for {platform}",
+        why=f"{e.where}: {e.why}" if e.where else e.why,
+        do="choose another image, or tell its publisher",
+    )

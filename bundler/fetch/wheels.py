@@ -36,20 +36,30 @@ def lock_wheels(
     Raises UsageError (`request.*`), SourceError (`source.*`), IntegrityError when a wheel is not
     what its index says.
     """
+    asked, chosen = choose_wheels(request, target, base, workspace, sink)
+    return _locked(request.name, asked, chosen, workspace, sink)
+
+
+def choose_wheels(
+    request: WheelsRequest, target: Target, base: Path, workspace: Workspace, sink: Sink
+) -> tuple[tuple[str, ...], list[Chosen]]:
+    """What was asked for, and the wheels that it means today. Nothing comes into the store.
+
+    Raises UsageError (`request.*`), SourceError (`source.*`).
+    """
     if request.pylock is not None:
-        return _lock_given(request, target, base, workspace, sink)
+        return _choose_given(request, target, base, sink)
     check_requirements(request)
     links = [_place(base, link) for link in request.find_links]
     where = sources([_place(base, i) for i in request.index], links)
     sink(Line("resolve", f"{', '.join(request.requirements)} for {spoken(target)}"))
     answer = resolver.resolve(request, target, where, base, workspace.cache)
-    chosen = pylock.choose(answer, target, base)
-    return _locked(request.name, request.requirements, chosen, workspace, sink)
+    return request.requirements, pylock.choose(answer, target, base)
 
 
-def _lock_given(
-    request: WheelsRequest, target: Target, base: Path, workspace: Workspace, sink: Sink
-) -> LockedWheels:
+def _choose_given(
+    request: WheelsRequest, target: Target, base: Path, sink: Sink
+) -> tuple[tuple[str, ...], list[Chosen]]:
     """Of a lock that the request names: its choices are kept, only the target is applied."""
     path = Path(_place(base, request.pylock or "", "pylock"))
     data = carrier.read_bounded(path, limits.MAX_DOCUMENT_BYTES)
@@ -57,7 +67,7 @@ def _lock_given(
     chosen = pylock.choose(data.decode("utf-8", "replace"), target, path.parent)
     _check_age(request, chosen)
     asked = (f"{path.name} sha256-{hashlib.sha256(data).hexdigest()}",)
-    return _locked(request.name, asked, chosen, workspace, sink)
+    return asked, chosen
 
 
 def _check_age(request: WheelsRequest, chosen: Sequence[Chosen]) -> None:
