@@ -70,21 +70,42 @@ def _approved(repository: TrustRepository, name: str, version: str | None) -> st
 
 @click.command(
     epilog="""\b
-Example:
+Examples:
   sealift kit -o /media/usb/kit
+  sealift kit -o /media/usb/kit --target python=3.12,platform=x86_64-manylinux_2_34
+  sealift kit -o /media/usb/kit --host host.json     # measured by `airgap facts`
   # print airgap-fingerprints.txt and carry it on another way"""
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option(
+    "--target",
+    "named",
+    multiple=True,
+    metavar="python=3.N,platform=P",
+    help="Bring cryptography, blake3 and uv for hosts like this. May be given several times.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The same for the host whose facts these are.",
+)
 @click.pass_obj
-def kit(settings: Settings, output: Path) -> None:
-    """Write what an isolated host needs first: airgap.pyz, uv, root.json, the fingerprint sheet."""
+def kit(settings: Settings, output: Path, named: tuple[str, ...], hosts: tuple[Path, ...]) -> None:
+    """Write what an isolated host needs first: airgap.pyz, install.sh, uv, root.json, libraries for
+    the named hosts, the fingerprint sheet."""
     from bundler.pack.kit import build_kit
+    from bundler.pack.libraries import measured_target, parse_target
 
+    targets = [parse_target(t) for t in named] + [measured_target(h) for h in hosts]
     repository = TrustRepository(settings.workspace.trust)
     root = None
     if repository.exists():
         roots = repository.published().roots
         root = roots[max(roots)]
-    made = build_kit(output, root, cache=settings.workspace.cache, sink=settings.sink)
+    made = build_kit(
+        output, root, cache=settings.workspace.cache, targets=targets, sink=settings.sink
+    )
     _say("kit", str(made.folder))
     _say("sheet", f"{made.sheet}  (deliver it on another way than the kit)")

@@ -1,7 +1,9 @@
 """The installer kit: what an isolated host needs before its first bundle.
 
     airgap.pyz   the isolated side, for the host's own Python 3.10+
+    install.sh   checks all by the sheet and puts it into a folder of its own
     uv           installs wheels fast; pip is used without it
+    wheels/      libraries of native code for the named targets (`libraries`), when there are any
     root.json    the officers' keys, when there are any yet
     README.txt   what to type
     airgap-fingerprints.txt   the sheet: travels on another way than the kit
@@ -26,14 +28,17 @@ from airgap.format.request import WheelsRequest
 from airgap.format.types import Target
 from bundler.fetch import download, resolver
 from bundler.fetch.wheels import lock_wheels
-from bundler.pack import pyz
+from bundler.pack import libraries, pyz
 from bundler.workspace import Workspace
 
 PYZ, UV, ROOT, README = "airgap.pyz", "uv", "root.json", "README.txt"
+INSTALL = "install.sh"
 SHEET = "airgap-fingerprints.txt"
 REQUIREMENTS = Path(__file__).with_name("kit-requirements.txt")
+README_TEXT = Path(__file__).with_name("kit-readme.txt")
 # The oldest Python that a host may have. Pure-Python wheels: the platform only satisfies uv.
 _OLDEST = Target(python="3.10", platform="x86_64-manylinux_2_28", accelerator="cpu")
+_LISTING = re.compile(r"libraries-3\.[0-9]{1,2}\.txt")
 _PIN = re.compile(r"([a-z0-9-]+==[0-9][0-9.]*) --hash=sha256:([0-9a-f]{64})")
 
 
@@ -50,23 +55,33 @@ class Kit:
         return self.folder / PYZ
 
 
-def build_kit(out: Path, root_json: bytes | None, *, cache: Path, sink: Sink = silent) -> Kit:
+def build_kit(
+    out: Path,
+    root_json: bytes | None,
+    *,
+    cache: Path,
+    targets: Sequence[Target] = (),
+    sink: Sink = silent,
+) -> Kit:
     """Write the kit into `out`, which may be new, empty, or hold an older kit.
 
-    `cache`: where the pinned wheels are kept. Same sources, uv and root: same bytes.
+    `cache`: where the pinned wheels are kept. `targets`: the hosts that libraries are brought for;
+    uv is then theirs, else this machine's. Same sources, uv and root: same bytes.
     Raises UsageError `kit.not-empty`, SourceError when the wheels cannot be had, IntegrityError
     `kit.pin` when an index serves other bytes than the pinned ones.
     """
     _check_folder(out)
     wheels = pinned_wheels(cache / "kit", sink)
-    files = {PYZ: pyz.build(wheels, cache / "kit"), UV: _uv()}
+    files = {PYZ: pyz.build(wheels, cache / "kit"), INSTALL: _installer()}
+    files |= libraries.collect(targets, Workspace(cache / "kit"), sink) or {UV: _uv()}
     if root_json is not None:
         files[ROOT] = root_json
     sheet = sums(files)
-    files[README] = _readme(files).encode()
+    files[README] = _readme(files, targets).encode()
     _clear(out)
     for name, data in files.items():
-        fsio.write(out / name, data, 0o755 if name in (PYZ, UV) else 0o644)
+        fsio.make_dirs((out / name).parent)
+        fsio.write(out / name, data, 0o755 if name in (PYZ, UV, INSTALL) else 0o644)
     fsio.write(out / SHEET, sheet)
     sink(Line("kit", f"{PYZ} {len(files[PYZ]):,} bytes, {UV} {len(files[UV]):,} bytes"))
     return Kit(out, out / SHEET)
@@ -82,8 +97,7 @@ def _check_folder(out: Path) -> None:
     if not out.exists():
         return
     with fsio.disk_errors(f"reading {out}"):
-        others = {p.name for p in out.iterdir()} - {PYZ, UV, ROOT, README, SHEET}
-    others = {n for n in others if not n.startswith(fsio.TEMP_PREFIX)}
+        others = {p.name for p in out.iterdir() if not _of_a_kit(p)}
     if others:
         raise UsageError(
             "kit.not-empty",
@@ -93,13 +107,29 @@ def _check_folder(out: Path) -> None:
         )
 
 
+def _of_a_kit(path: Path) -> bool:
+    """Whether an older kit may have that file or folder."""
+    name = path.name
+    if name == libraries.WHEELS and path.is_dir() and not path.is_symlink():
+        return all(
+            p.suffix == ".whl" or p.name.startswith(fsio.TEMP_PREFIX) for p in path.iterdir()
+        )
+    known = name in (PYZ, UV, ROOT, README, SHEET, INSTALL) or bool(_LISTING.fullmatch(name))
+    return known or name.startswith(fsio.TEMP_PREFIX)
+
+
 def _clear(out: Path) -> None:
     """Take an older kit away, its sheet first."""
     fsio.make_dirs(out)
     fsio.sweep(out)
     with fsio.disk_errors(f"writing {out}"):
-        for name in (SHEET, README, ROOT, UV, PYZ):
+        for name in (SHEET, README, ROOT, UV, PYZ, INSTALL):
             (out / name).unlink(missing_ok=True)
+        for path in list(out.iterdir()):
+            if _LISTING.fullmatch(path.name):
+                path.unlink()
+        if (out / libraries.WHEELS).exists():
+            fsio.remove_tree(out / libraries.WHEELS)
         fsio.fsync_dir(out)
 
 
@@ -151,6 +181,12 @@ def _other(name: str, why: str) -> IntegrityError:
     )
 
 
+def _installer() -> bytes:
+    path = Path(__file__).with_name(INSTALL)
+    with fsio.disk_errors(f"reading {path}"):
+        return path.read_bytes()
+
+
 def _uv() -> bytes:
     """The uv that resolved the wheels here; its licence is Apache-2.0 or MIT."""
     found = shutil.which(resolver.find_uv())
@@ -165,32 +201,23 @@ def _uv() -> bytes:
         return f.read()
 
 
-def _readme(files: dict[str, bytes]) -> str:
-    machine = os.uname().machine
+def _readme(files: dict[str, bytes], targets: Sequence[Target]) -> str:
+    machine = targets[0].platform.partition("-")[0] if targets else os.uname().machine
     root = (
-        "2. Trust the officers, once. It asks for the fingerprint of root.json on the sheet:\n\n"
-        "     python3 airgap.pyz trust add root.json\n"
+        ""
         if ROOT in files
-        else "2. Get root.json, the officers' keys, and its fingerprint; then, once:\n\n"
-        "     python3 airgap.pyz trust add root.json\n"
+        else "Get root.json, the officers' keys, and its fingerprint first.\n   "
     )
-    return f"""Sealift installer kit
-=====================
+    pythons = sorted({t.python for t in targets}, key=lambda v: int(v.partition(".")[2]))
+    brought = _BROUGHT.format(pythons=", ".join(pythons)) if targets else _NOT_BROUGHT
+    text = README_TEXT.read_text("utf-8")
+    return text.format(sheet=SHEET, root=root, machine=machine, brought=brought)
 
-1. Before anything here runs, compare it with the sheet that came to you on another way. Take that
-   sheet, not the one beside this file: whoever changed the kit would have changed that one too.
 
-     sha256sum -c /path/to/the/sheet/{SHEET}
-
-{root}
-3. Install a bundle:
-
-     python3 airgap.pyz verify  /media/usb
-     python3 airgap.pyz install /media/usb
-
-airgap.pyz needs Python 3.10 or newer and nothing else. It is a zip of plain source: airgap, click,
-tuf, securesystemslib and urllib3, each with its licence. `unzip -l airgap.pyz` lists it.
-
-uv is for Linux on {machine}. It installs wheels faster than pip; when it lies beside airgap.pyz it
-is used, else pip is. It is the project uv's, under the Apache License 2.0 or the MIT License.
-"""
+_BROUGHT = """\
+wheels/ has cryptography and blake3 for Python {pythons}: install.sh unpacks those of this host's
+own. Without them airgap checks Ed25519 signatures only, which is what officers have unless they
+chose otherwise."""
+_NOT_BROUGHT = """\
+This kit brings no libraries: airgap checks Ed25519 signatures, which is what officers have unless
+they chose otherwise. `sealift kit --target ...` brings cryptography and blake3."""

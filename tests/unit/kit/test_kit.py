@@ -18,7 +18,7 @@ from bundler.pack.kit import build_kit
 from tests.unit.fetch.server import serving
 from tests.unit.fetch.wheel_maker import make_wheel
 
-_NAMES = {kit.PYZ, kit.UV, kit.ROOT, kit.README, kit.SHEET}
+_NAMES = {kit.PYZ, kit.INSTALL, kit.UV, kit.ROOT, kit.README, kit.SHEET}
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +58,11 @@ def test_the_sheet_passes_sha256sum_and_names_all_that_is_run_or_trusted(
     made = build_kit(tmp_path / "kit", b"root\n", cache=cache)
     assert _sha256sum(made.folder) == 0
     names = [line.split("  ")[1] for line in made.sheet.read_text().splitlines()]
-    assert names == [kit.PYZ, kit.ROOT, kit.UV]
+    assert names == [kit.PYZ, kit.INSTALL, kit.ROOT, kit.UV]
     assert os.access(made.pyz, os.X_OK)
 
 
-@pytest.mark.parametrize("name", [kit.PYZ, kit.ROOT, kit.UV])
+@pytest.mark.parametrize("name", [kit.PYZ, kit.INSTALL, kit.ROOT, kit.UV])
 def test_one_changed_byte_in_the_kit_fails_the_sheet(
     name: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -144,7 +144,8 @@ def test_no_uv_anywhere_is_a_source_error(
 def test_a_wheel_that_changed_in_the_cache_is_refused(cache: Path, tmp_path: Path) -> None:
     kit.pinned_wheels(cache / "kit")
     shutil.copytree(cache / "kit" / "store", tmp_path / "kit" / "store")
-    blob = next(p for p in (tmp_path / "kit" / "store" / "blobs" / "sha256").iterdir())
+    digest = next(iter(kit.pins().values()))
+    blob = tmp_path / "kit" / "store" / "blobs" / "sha256" / digest
     blob.chmod(0o644)
     blob.write_bytes(blob.read_bytes() + b"\0")
     with pytest.raises(IntegrityError) as e:
