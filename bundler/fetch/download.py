@@ -1,288 +1,244 @@
 """URLs whose bytes are pinned, by SHA-256 or by git blob id -> blobs in the store.
 
-Bytes are hashed as they are written; a blob gets its name only after size and digest were checked.
-Proxies and certificates come from the usual environment, passwords from ~/.netrc, never from a URL.
+Several connections work at once, over files and over ranges of large files. Bytes are hashed as
+they are written; a blob gets its name only after size and digest were checked. What a killed run
+left in `partial/` is taken up where it ended. `fetch` is the only way in.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from collections import deque
+from collections.abc import Callable, Sequence
 
-from airgap import limits
-from airgap.errors import IntegrityError, SourceError, UsageError
+from airgap import fsio, limits
 from airgap.events import Sink, Warn
 from airgap.store import Digests, Store
+from bundler.digests import by_git
+from bundler.fetch import http
+from bundler.fetch.budget import Throttle, check_room
+from bundler.fetch.item import Access, Item
+from bundler.fetch.job import MAX_TRIES, Job, Options, Stopped, persist, wrong
+from bundler.fetch.large import Large
+from bundler.fetch.partial import FOLDER, kept
 from bundler.fetch.progress import Meter
+from bundler.fetch.ranges import Piece
+from bundler.fetch.small import Batch, fetch_small
 
-if TYPE_CHECKING:
-    import httpx2
+__all__ = ["MAX_TRIES", "Access", "Item", "Options", "fetch"]
 
-# Tries of one file before its source counts as down; with the pauses below about 8 seconds.
-MAX_TRIES = 5
-FIRST_PAUSE_SECONDS = 0.5
-# A server may ask for a longer pause (Retry-After); more than this and a person should decide.
-MAX_PAUSE_SECONDS = 30.0
-# Seconds without one byte until a connection counts as dead.
-STALL_SECONDS = 60.0
-# Connections at once: enough to hide latency, polite to a public index.
-MAX_CONNECTIONS = 4
-# Answers that a later try may turn into success (RFC 9110; 408, 429 and server errors).
-_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Bytes that one read of a connection takes at most.
+_READ_BYTES = limits.MIB
+_LEAST_READ_BYTES = 16 * limits.KIB
+# What a power cut may cost of one large file: bytes and seconds since the disk took the last ones.
+_SYNC_BYTES = 128 * limits.MIB
+_SYNC_SECONDS = 20.0
+# How long a connection that was told to stop is waited for, in seconds.
+_STOP_SECONDS = 3.0
 
-Sleep = Callable[[float], None]
+Arrived = Callable[[Item, Digests], None]
 
 
-class Access(Protocol):
-    """What a source wants to see before it delivers. Called from several threads."""
-
-    def headers(self, url: str) -> Mapping[str, str]:
-        """Headers of a request for `url`."""
-
-    def refused(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Whether another try may succeed after that answer: a token was renewed."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One file to fetch. `size` is in bytes, None when its source does not tell it.
-
-    Where the source gives no SHA-256, `git_blob` pins the bytes: their id in git, with a size.
-    """
-
-    url: str
-    sha256: str | None
-    size: int | None
-    label: str
-    access: Access | None = None
-    git_blob: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.sha256 is None and (self.git_blob is None or self.size is None):
-            raise ValueError("an item needs a SHA-256, or a git blob id and a size")
-
-
-class _Again(Exception):
-    """This try failed in a way that another may not. `pause` in seconds, when the server said."""
-
-    def __init__(self, why: str, pause: float | None = None) -> None:
-        super().__init__(why)
-        self.why = why
-        self.pause = pause
-
-
-@dataclass(frozen=True)
-class _Fetcher:
-    """What all threads share. `stop` is set when one of them failed: the others give up.
-
-    `done`: what came of each item, whose SHA-256 may only be known now.
-    """
-
-    client: httpx2.Client
-    store: Store
-    meter: Meter
-    sleep: Sleep
-    done: dict[Item, Digests] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
+def _nobody(_item: Item, _digests: Digests) -> None:
+    return None
 
 
 def fetch(
-    items: Sequence[Item], store: Store, sink: Sink, *, sleep: Sleep = time.sleep
+    items: Sequence[Item],
+    store: Store,
+    sink: Sink,
+    *,
+    options: Options | None = None,
+    sleep: Callable[[float], object] | None = None,
+    arrived: Arrived = _nobody,
 ) -> list[Digests]:
     """Bring every item into the store; what is there already is not asked for again.
 
-    Returns digest and size of each, in order. Raises SourceError (`source.unreachable`,
-    `source.http`, `source.cut`), IntegrityError (`source.digest`, `source.size`), DiskError.
+    Returns digest and size of each, in order. `arrived` is called for each that is fetched, as
+    soon as the store has it. Raises SourceError (`source.unreachable`, `source.http`,
+    `source.redirect`, `source.encoding`, `source.certificate`, `source.changed`), IntegrityError
+    (`source.digest`, `source.size`), DiskError (`disk.full`: what came is kept), HostError
+    `host.busy`. After a failure or a kill the same call goes on with what is missing.
     """
-    missing = [i for i in dict.fromkeys(items) if _stored(store, i) is None]
-    done: dict[Item, Digests] = {}
+    found = {i.key: _stored(store, i) for i in items}
+    missing = list({i.key: i for i in items if found[i.key] is None}.values())
     if missing:
-        meter = Meter("fetch", sum(i.size or 0 for i in missing), len(missing), sink)
-        with _client() as client:
-            _fetch_all(missing, _Fetcher(client, store, meter, sleep, done))
-        store.sync_names()
-        meter.end()
-    return [done.get(i) or _need(store, i) for i in items]
+        folder = store.root / FOLDER
+        with fsio.exclusive(folder / "lock", "fetching"):
+            fsio.sweep(folder)
+            sizes = [i.size - min(i.size, kept(folder, i.key)) for i in missing if i.size]
+            check_room(store.root, sum(sizes))
+            fsio.make_dirs(store.blobs)
+            found.update(_Crew(missing, store, sink, options or Options(), sleep, arrived).run())
+            store.sync_names()
+    return [_sized(i, found[i.key]) for i in items]
 
 
 def _stored(store: Store, item: Item) -> Digests | None:
     """The blob, if the store has it; a blob has its name only after its SHA-256 was checked."""
     if item.sha256 is None:
-        return None
+        return by_git(store, item.key, item.size or 0)
     if item.size is not None:
         return Digests(item.sha256, item.size) if store.has(item.sha256, item.size) else None
     blob = store.blob_path(item.sha256)
     return Digests(item.sha256, blob.stat().st_size) if blob.is_file() else None
 
 
-def _need(store: Store, item: Item) -> Digests:
-    digests = _stored(store, item)
-    if digests is None:
-        raise _wrong(item, "source.size", "the bytes of this digest have another size")
+def _sized(item: Item, digests: Digests | None) -> Digests:
+    if digests is None or item.size not in (None, digests.size):
+        raise wrong(item, "source.size", "the bytes of this digest have another size")
     return digests
 
 
-def _client() -> httpx2.Client:
-    import httpx2
+class _Crew:
+    """The connections of one fetch: a thread each, that takes what is to be done next."""
 
-    return httpx2.Client(
-        auth=_passwords(),
-        follow_redirects=True,
-        headers={"Accept-Encoding": "identity", "User-Agent": "sealift"},
-        timeout=STALL_SECONDS,
-    )
+    def __init__(
+        self,
+        items: Sequence[Item],
+        store: Store,
+        sink: Sink,
+        options: Options,
+        sleep: Callable[[float], object] | None,
+        arrived: Arrived,
+    ) -> None:
+        stop = threading.Event()
+        meter = Meter("fetch", sum(i.size or 0 for i in items), len(items), sink)
+        throttle = Throttle(options.limit_rate, stop.wait)
+        read = _READ_BYTES
+        if options.limit_rate is not None:
+            read = max(_LEAST_READ_BYTES, min(read, options.limit_rate // 8))
+        web = http.Web(options.connections, options.stall_seconds, read)
+        pause = sleep or stop.wait
+        self._job = Job(web, store, meter, options, throttle, pause, stop, arrived)
+        self._batch = Batch(self._job.folder, store)
+        self._error: BaseException | None = None
+        self._active: list[Large] = []
+        self._small: deque[http.Source] = deque()
+        self._large: deque[http.Source] = deque()
+        for item in items:
+            small = item.size is not None and item.size <= options.small_bytes
+            (self._small if small else self._large).append(http.Source(item))
+        self._count = min(options.connections, len(items) if not self._large else 10**6)
 
-
-def _passwords() -> httpx2.Auth | None:
-    """User names and passwords by host, from the file that curl and pip read too."""
-    import netrc
-
-    import httpx2
-
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
-    if not path.is_file():
-        return None
-    try:
-        return httpx2.NetRCAuth(str(path))
-    except (netrc.NetrcParseError, OSError) as e:
-        raise UsageError(
-            "source.netrc", f"{path} cannot be read", why=str(e), do="correct or remove that file"
-        ) from e
-
-
-def _fetch_all(items: Sequence[Item], fetcher: _Fetcher) -> None:
-    pool = ThreadPoolExecutor(min(MAX_CONNECTIONS, len(items)))
-    try:
-        for future in [pool.submit(_fetch_one, i, fetcher) for i in items]:
-            future.result()
-    finally:
-        fetcher.stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def _fetch_one(item: Item, fetcher: _Fetcher) -> None:
-    for left in reversed(range(MAX_TRIES)):
+    def run(self) -> dict[str, Digests]:
+        """All of it. Raises the first error of a connection; what came stays for another run."""
+        job = self._job
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._count)]
+        threads.append(threading.Thread(target=self._sync_often, daemon=True))
         try:
-            _try(item, fetcher)
-        except _Again as e:
-            if left == 0 or fetcher.stop.is_set():
-                raise _gave_up(item, e) from e
-            pause = e.pause or FIRST_PAUSE_SECONDS * 2 ** (MAX_TRIES - 1 - left)
-            fetcher.meter.tell(Warn("source.retry", f"{item.label}: {e.why}; {left} tries left"))
-            fetcher.sleep(min(pause, MAX_PAUSE_SECONDS))
-        else:
-            fetcher.meter.file_done()
+            for thread in threads:
+                thread.start()
+            for thread in threads[:-1]:
+                thread.join()
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
+        finally:
+            job.stop.set()
+            self._wind_up(threads)
+        if self._error is not None:
+            raise self._error
+        self._batch.flush(job)
+        job.meter.end()
+        return job.done
+
+    def _interrupted(self) -> None:
+        text = "what came so far is kept; the same command goes on from there"
+        self._job.meter.tell(Warn("fetch.interrupted", text))
+
+    def _wind_up(self, threads: Sequence[threading.Thread]) -> None:
+        """Have everybody stop, and leave the disk as another run wants to find it."""
+        job = self._job
+        with job.changed:
+            job.changed.notify_all()
+        if any(t.is_alive() for t in threads[:-1]):
+            job.web.abort()
+        until = time.monotonic() + _STOP_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        for large in self._active:
+            large.close()
+        if self._error is not None:
+            self._batch.flush(job)
+        job.web.close()
+
+    def _work(self) -> None:
+        """What each connection does until nothing is left."""
+        try:
+            while (work := self._next()) is not None:
+                work()
+        except Stopped:
             return
+        except BaseException as e:  # noqa: BLE001 - raised again by `run`
+            with self._job.changed:
+                if self._error is None and not self._job.stop.is_set():
+                    self._error = e
+                self._job.stop.set()
+                self._job.changed.notify_all()
+            self._job.web.abort()
 
+    def _next(self) -> Callable[[], None] | None:
+        """What to do next; waits while others may still leave something to do."""
+        job = self._job
+        with job.changed:
+            while not job.stop.is_set():
+                work = self._choose()
+                if work is not None:
+                    return work
+                if not self._active and not self._large and not self._small:
+                    return None
+                job.changed.wait(1.0)
+        return None
 
-def _try(item: Item, fetcher: _Fetcher) -> None:
-    """One try: into the store, or nothing of it remains."""
-    import httpx2
+    def _choose(self) -> Callable[[], None] | None:
+        """Large files first, a few at a time: their digests take longest. Under the lock."""
+        if self._large and len(self._active) < self._job.options.large_at_once:
+            self._active.append(Large(self._large.popleft(), self._job))
+        by_users = sorted(self._active, key=lambda one: one.users)
+        for large in by_users:
+            piece = large.take()
+            if piece is not None:
+                return self._piece_work(large, piece)
+        if self._small:
+            source = self._small.popleft()
+            return lambda: self._fetch_small(source)
+        for large in by_users:
+            piece = large.take(steal=True)
+            if piece is not None:
+                return self._piece_work(large, piece)
+        return None
 
-    try:
-        headers = dict(item.access.headers(item.url)) if item.access else {}
-        with fetcher.client.stream("GET", item.url, headers=headers) as response:
-            _check_status(item, response)
-            _receive(item, response, fetcher)
-    except httpx2.TransportError as e:
-        raise _Again(_cause(e)) from e
-    except (httpx2.InvalidURL, httpx2.HTTPError) as e:
-        raise _unreachable(item, _cause(e)) from e
+    def _piece_work(self, large: Large, piece: Piece) -> Callable[[], None]:
+        return lambda: self._fetch_piece(large, piece)
 
+    def _fetch_small(self, source: http.Source) -> None:
+        persist(self._job, source.item, lambda: fetch_small(self._job, source, self._batch))
 
-def _check_status(item: Item, response: httpx2.Response) -> None:
-    code = response.status_code
-    if item.access is not None and code != 200 and item.access.refused(code, response.headers):
-        raise _Again("the token was renewed", 0.01)
-    if code in _RETRY:
-        raise _Again(f"the server answered {code}", _retry_after(response))
-    if code != 200:
-        do = "lock again: the file may have moved"
-        if code in (401, 403):
-            do = "put the user name and password for that host into ~/.netrc"
-        raise SourceError(
-            "source.http",
-            f"{item.label} was not delivered",
-            why=f"{_host(item)} answered {code} {response.reason_phrase}",
-            do=do,
-        )
+    def _fetch_piece(self, large: Large, piece: Piece) -> None:
+        job = self._job
+        persist(job, large.item, lambda: large.fetch(piece))
+        if not large.leave(piece):
+            return
+        large.complete()
+        with job.changed:
+            if large.finished:
+                self._active.remove(large)
+            job.changed.notify_all()
 
-
-def _receive(item: Item, response: httpx2.Response, fetcher: _Fetcher) -> None:
-    limit = limits.MAX_FILE_BYTES if item.size is None else item.size
-    received = 0
-    git = hashlib.sha1(f"blob {item.size}\0".encode(), usedforsecurity=False)
-    wanted = item.git_blob
-    try:
-        with fetcher.store.incoming() as writer:
-            for chunk in response.iter_raw(limits.MIB):
-                received += len(chunk)
-                if received > limit:
-                    raise _wrong(item, "source.size", f"it is longer than {limit} bytes")
-                if fetcher.stop.is_set():
-                    raise _Again("another file failed first")
-                writer.write(chunk)
-                if wanted is not None:
-                    git.update(chunk)
-                fetcher.meter.add(len(chunk))
-            if item.size is not None and received < item.size:
-                raise _Again(f"the connection ended after {received} of {item.size} bytes")
-            if wanted is not None and git.hexdigest() != wanted:
-                why = f"its git blob id is {git.hexdigest()}, it must be {wanted}"
-                raise _wrong(item, "source.digest", why)
-            fetcher.done[item] = _commit(item, writer.commit)
-    except _Again:
-        fetcher.meter.add(-received)
-        raise
-
-
-def _commit(item: Item, commit: Callable[..., Digests]) -> Digests:
-    try:
-        return commit(item.sha256, item.size, durable_name=False)
-    except IntegrityError as e:
-        raise _wrong(item, "source.digest", e.why) from e
-
-
-def _wrong(item: Item, id: str, why: str) -> IntegrityError:
-    return IntegrityError(
-        id,
-        f"{item.label} from {_host(item)} is not what was locked",
-        why=why,
-        do="do not use it; find out why that source serves other bytes, or lock again",
-    )
-
-
-def _gave_up(item: Item, last: _Again) -> SourceError:
-    return _unreachable(item, f"{last.why}, after {MAX_TRIES} tries")
-
-
-def _unreachable(item: Item, why: str) -> SourceError:
-    return SourceError(
-        "source.unreachable",
-        f"{item.label} could not be fetched from {_host(item)}",
-        why=why,
-        do="check network, proxy and that host, then run the same command again: it goes on "
-        "with what is missing",
-    )
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds that the server asks to wait; None when it says nothing or names a date."""
-    text = response.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else None
-
-
-def _cause(e: Exception) -> str:
-    return f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
-
-
-def _host(item: Item) -> str:
-    return urlsplit(item.url).hostname or "its source"
+    def _sync_often(self) -> None:
+        """Have the disk take what came, again and again: it works while the network does."""
+        last = time.monotonic()
+        try:
+            while not self._job.stop.wait(0.2):
+                late = time.monotonic() - last > _SYNC_SECONDS
+                with self._job.changed:
+                    active = list(self._active)
+                for large in active:
+                    large.sync(1 if late else _SYNC_BYTES)
+                last = time.monotonic() if late else last
+        except BaseException as e:  # noqa: BLE001 - raised again by `run`
+            with self._job.changed:
+                self._error = self._error or e
+                self._job.stop.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -435,5 +434,5 @@ def refused_bytes(workspace: Workspace) -> SealiftError:
     with pytest.raises(SealiftError) as caught:
         whole(workspace)
     assert not workspace.build("tiny", "1").lock.exists()
-    assert os.listdir(workspace.store.root / "incoming") == []
+    assert list(workspace.store.root.rglob(".tmp-*")) == []
     return caught.value

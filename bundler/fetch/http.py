@@ -1,0 +1,290 @@
+"""One GET, with everything that may lie between us and the file: redirects, refusals, proxies.
+
+Proxies and certificates come from the usual environment (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE),
+passwords from ~/.netrc. Credentials go to the origin that they are for and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import os
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from airgap.errors import SourceError, UsageError
+from bundler.fetch.item import Item
+from bundler.fetch.sockets import Sockets
+
+if TYPE_CHECKING:
+    import httpx2
+
+# Redirects that are followed for one request: mirrors and CDNs need one or two.
+MAX_REDIRECTS = 8
+# Answers that a later try may turn into success (RFC 9110; 408, 429 and server errors).
+_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECT = frozenset({301, 302, 303, 307, 308})
+# What an address that was good for a while answers when it is no longer.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+
+class Again(Exception):
+    """This try failed in a way that another may not. `pause` in seconds, when the server said;
+    `slow`: it brought bytes, but so few that they do not count; `progress`: it brought new ones."""
+
+    def __init__(self, why: str, pause: float | None = None, *, slow: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.pause = pause
+        self.slow = slow
+        self.progress = False
+
+
+class Source:
+    """Where one item comes from: its URL, and where that led to last time."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.located: str | None = None
+
+    def forget(self) -> None:
+        """Ask the item's own URL next time: what it led to failed or may have expired."""
+        self.located = None
+
+
+class Web:
+    """Asks servers. Safe for several threads; `abort` ends what they wait for."""
+
+    def __init__(self, connections: int, stall_seconds: float, read_bytes: int) -> None:
+        self._stall = stall_seconds
+        self._sockets = Sockets(read_bytes)
+        self._client = _client(connections, stall_seconds)
+        self._sockets.watch(self._client)
+        self._netrc = _passwords()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def abort(self) -> None:
+        """Shut every socket down: threads that wait for bytes come back with an error."""
+        self._sockets.shut_down()
+
+    @contextlib.contextmanager
+    def get(self, source: Source, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
+        """The answer (200, 206 or 416) to a GET of the source. Raises Again, SourceError, and
+        whatever `Access.refused` raises."""
+        import httpx2
+
+        try:
+            response = self._located(source, headers)
+            try:
+                yield response
+            finally:
+                response.close()
+        except httpx2.TransportError as e:
+            source.forget()
+            raise _transport(source.item, e) from e
+        except (httpx2.InvalidURL, httpx2.HTTPError) as e:
+            raise unreachable(source.item, cause(e)) from e
+
+    def _located(self, source: Source, headers: Mapping[str, str]) -> httpx2.Response:
+        """Ask where the last answer came from; where that has expired, from the start."""
+        if source.located is not None:
+            response = self._send(source.item, source.located, headers)
+            if response.status_code not in _EXPIRED and response.status_code not in _REDIRECT:
+                return _checked(source, response)
+            response.close()
+            source.forget()
+        response, url = self._follow(source.item, headers)
+        access = source.item.access
+        own = _origin(url) == _origin(source.item.url)
+        if own and access is not None and _is_refusal(response.status_code):
+            response.close()
+            if access.refused(response.status_code, response.headers):
+                response, url = self._follow(source.item, headers)
+        if response.status_code in (200, 206) and url != source.item.url:
+            source.located = url
+        return _checked(source, response)
+
+    def _follow(self, item: Item, headers: Mapping[str, str]) -> tuple[httpx2.Response, str]:
+        url = item.url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._send(item, url, headers)
+            if response.status_code not in _REDIRECT:
+                return response, url
+            response.close()
+            url = _next(item, url, response.headers.get("location", ""))
+        raise _bad_redirect(item, f"more than {MAX_REDIRECTS} redirects, one after the other")
+
+    def _send(self, item: Item, url: str, headers: Mapping[str, str]) -> httpx2.Response:
+        sent = dict(headers)
+        auth: httpx2.Auth | None = None
+        if _origin(url) == _origin(item.url):
+            own = dict(item.access.headers(url)) if item.access is not None else {}
+            sent.update(own)
+            named = "@" in urlsplit(url).netloc
+            if not named and not any(name.lower() == "authorization" for name in own):
+                auth = self._netrc
+        request = self._client.build_request("GET", url, headers=sent)
+        with self._sockets.deadline(self._stall):
+            if auth is None:
+                return self._client.send(request, stream=True, follow_redirects=False)
+            return self._client.send(request, stream=True, auth=auth, follow_redirects=False)
+
+
+def _is_refusal(code: int) -> bool:
+    return 400 <= code < 500 and code not in _RETRY and code != 416
+
+
+def _client(connections: int, stall_seconds: float) -> httpx2.Client:
+    import httpx2
+
+    kept = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * connections)
+    return httpx2.Client(
+        headers={"Accept-Encoding": "identity", "User-Agent": "sealift"},
+        timeout=stall_seconds,
+        limits=kept,
+        # A cookie of one host is sent to all its ports: none is kept.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+def _passwords() -> httpx2.Auth | None:
+    """User names and passwords by host, from the file that curl and pip read too."""
+    import netrc
+
+    import httpx2
+
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    if not path.is_file():
+        return None
+    try:
+        return httpx2.NetRCAuth(str(path))
+    except (netrc.NetrcParseError, OSError) as e:
+        raise UsageError(
+            "source.netrc", f"{path} cannot be read", why=str(e), do="correct or remove that file"
+        ) from e
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    port = parts.port or {"http": 80, "https": 443}.get(scheme)
+    return scheme, (parts.hostname or "").lower(), port
+
+
+def _next(item: Item, url: str, location: str) -> str:
+    """Where a redirect leads; never from https to http, never to another kind of address."""
+    found = urljoin(url, location)
+    try:
+        before, after = _origin(url)[0], _origin(found)[0]
+    except ValueError as e:
+        raise _bad_redirect(item, f"to {location[:200]!r}, which is no address") from e
+    if not location or after not in ("http", "https"):
+        raise _bad_redirect(item, f"to {location[:200]!r}, which is no web address")
+    if before == "https" and after == "http":
+        raise _bad_redirect(item, "from https to http: what it serves could be read on the way")
+    return found
+
+
+def _checked(source: Source, response: httpx2.Response) -> httpx2.Response:
+    """An answer with bytes in it, as they are. Raises Again or SourceError for all others."""
+    code, item = response.status_code, source.item
+    try:
+        if code in _RETRY:
+            source.forget()
+            raise Again(f"the server answered {code}", retry_after(response.headers))
+        if code not in (200, 206, 416):
+            raise _refused(item, code, response.reason_phrase)
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise _encoded(item, encoding)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, as a number or as a date (RFC 9110 section 10.2.3)."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _transport(item: Item, e: httpx2.TransportError) -> Exception:
+    """Worth another try, but for a certificate that does not hold."""
+    cause_of: BaseException | None = e
+    while cause_of is not None:
+        if isinstance(cause_of, ssl.SSLCertVerificationError):
+            return SourceError(
+                "source.certificate",
+                f"{item.label} could not be fetched from {host(item)}",
+                why=f"its certificate does not hold: {cause_of.verify_message}",
+                do="if a proxy of your own stands between, put its CA into a file that "
+                "SSL_CERT_FILE names; check the clock",
+            )
+        cause_of = cause_of.__cause__ or cause_of.__context__
+    return Again(cause(e))
+
+
+def _refused(item: Item, code: int, reason: str) -> SourceError:
+    do = "lock again: the file may have moved"
+    if code in (401, 403):
+        do = "put the user name and password for that host into ~/.netrc"
+    return SourceError(
+        "source.http",
+        f"{item.label} was not delivered",
+        why=f"{host(item)} answered {code} {reason}".strip(),
+        do=do,
+    )
+
+
+def _encoded(item: Item, encoding: str) -> SourceError:
+    return SourceError(
+        "source.encoding",
+        f"{item.label} was not delivered as it is",
+        why=f"{host(item)} sends it as {encoding[:40]!r} although it was asked for plain bytes",
+        do="find out whether a proxy re-encodes what it passes on, and switch that off",
+    )
+
+
+def _bad_redirect(item: Item, why: str) -> SourceError:
+    return SourceError(
+        "source.redirect",
+        f"{item.label} could not be fetched from {host(item)}",
+        why=f"it redirects {why}",
+        do="name the final address in the request, or tell those who run that host",
+    )
+
+
+def unreachable(item: Item, why: str) -> SourceError:
+    """The error for a source that did not deliver, however often it was asked."""
+    return SourceError(
+        "source.unreachable",
+        f"{item.label} could not be fetched from {host(item)}",
+        why=why,
+        do="check network, proxy and that host, then run the same command again: it goes on "
+        "with what is missing",
+    )
+
+
+def cause(e: Exception) -> str:
+    """A foreign exception in a few words."""
+    return f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
+
+
+def host(item: Item) -> str:
+    """The host that an item comes from, for people."""
+    return urlsplit(item.url).hostname or "its source"

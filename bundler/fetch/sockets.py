@@ -1,0 +1,123 @@
+"""Below the HTTP client: large reads, a deadline for an answer's head, and a way to stop waiting.
+
+The client reads 64 KiB at a time and waits for each read alone. Here a read takes up to a megabyte
+(a third of the work for the same bytes), a head must be complete in time however slowly it drips,
+and every socket can be shut down from another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class Sockets:
+    """The sockets of one client. `read_bytes`: what one read takes at most."""
+
+    def __init__(self, read_bytes: int) -> None:
+        self.read_bytes = read_bytes
+        self._mine = threading.local()
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._shut = False
+
+    def watch(self, client: httpx2.Client) -> None:
+        """Stand between the client's connection pools and the network, proxies included."""
+        transports = [client._transport, *client._mounts.values()]
+        for transport in transports:
+            pool: Any = getattr(transport, "_pool", None)
+            if pool is not None:
+                pool._network_backend = _Backend(pool._network_backend, self)
+
+    @contextlib.contextmanager
+    def deadline(self, seconds: float) -> Iterator[None]:
+        """All that this thread reads inside must have come within that time."""
+        self._mine.until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._mine.until = None
+
+    def timeout(self, asked: float | None) -> float | None:
+        """Seconds that a read of this thread may wait."""
+        until: float | None = getattr(self._mine, "until", None)
+        if until is None:
+            return asked
+        left = max(0.001, until - time.monotonic())
+        return left if asked is None else min(asked, left)
+
+    def add(self, stream: _Stream) -> None:
+        """Remember it, for `shut_down`."""
+        with self._lock:
+            self._open.add(stream)
+            shut = self._shut
+        if shut:
+            stream.shut_down()
+
+    def shut_down(self) -> None:
+        """End every wait, now and from now on."""
+        with self._lock:
+            self._shut = True
+            streams = list(self._open)
+        for stream in streams:
+            stream.shut_down()
+
+
+class _Backend:
+    """Opens connections (httpcore2.NetworkBackend) and wraps them."""
+
+    def __init__(self, inner: Any, sockets: Sockets) -> None:
+        self._inner = inner
+        self._sockets = sockets
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
+        return _Stream(self._inner.connect_tcp(*args, **kwargs), self._sockets)
+
+    def connect_unix_socket(self, *args: Any, **kwargs: Any) -> _Stream:
+        return _Stream(self._inner.connect_unix_socket(*args, **kwargs), self._sockets)
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
+
+class _Stream:
+    """One connection (httpcore2.NetworkStream)."""
+
+    def __init__(self, inner: Any, sockets: Sockets) -> None:
+        self._inner = inner
+        self._sockets = sockets
+        sockets.add(self)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        # The caller's limit is its habit, not a need: it takes whatever comes.
+        del max_bytes
+        wait = self._sockets.timeout(timeout)
+        data: bytes = self._inner.read(self._sockets.read_bytes, timeout=wait)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, timeout=timeout)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(self, *args: Any, **kwargs: Any) -> _Stream:
+        return _Stream(self._inner.start_tls(*args, **kwargs), self._sockets)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def shut_down(self) -> None:
+        """Wake whoever reads: closing alone would not."""
+        found = self._inner.get_extra_info("socket")
+        if found is not None:
+            with contextlib.suppress(OSError):
+                found.shutdown(socket.SHUT_RDWR)
