@@ -194,9 +194,9 @@ class Incoming:
         return Digests(sha256, self._size)
 
     def close(self) -> None:
-        """Drop what was not committed."""
+        """Drop what was not committed. What a failing disk keeps of it, `prepare` drops later."""
         os.close(self._fd)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(self._temp)
 
 
