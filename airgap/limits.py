@@ -82,6 +82,9 @@ LOG_TAIL_BYTES = 16 * KIB
 # Lines in which an engine's known messages are looked for: vLLM ends with two tracebacks.
 LOG_SEARCH_LINES = 400
 LOG_SEARCH_BYTES = 128 * KIB
+# The same for each log in a support dump.
+SUPPORT_LOG_LINES = 2000
+SUPPORT_LOG_BYTES = 256 * KIB
 # A ledger entry is a few hundred bytes; ten entries a day for 50 years fit.
 MAX_LEDGER_ENTRY_BYTES = 64 * KIB
 MAX_LEDGER_BYTES = 256 * MIB
@@ -104,8 +107,9 @@ MAX_TRAILER_LINES = 32
 HELD_BODY_BYTES = 1 * MIB
 # A request's body, in bytes: images inside a chat.
 MAX_BODY_BYTES = 64 * MIB
-# Seconds a client may take between two requests, and for one head or piece of body.
-CLIENT_IDLE_SECONDS = 75
+# Seconds a client may take between two requests, and for one head or piece of body. Longer idle
+# than clients' own pools keep connections (120 s): whoever closes first must not be us.
+CLIENT_IDLE_SECONDS = 300
 CLIENT_SLOW_SECONDS = 30
 # Connections that one front or door holds at once.
 MAX_CONNECTIONS = 4096

@@ -12,22 +12,31 @@ from airgap.commands import Entry, LazyGroup, run
 
 DEFAULT_ROOT = Path("/var/lib/airgap")
 
-_LIFE = "airgap.cli.life"
+_SERVING = "airgap.cli.serving"
 _COMMANDS = {
     "trust": Entry("airgap.cli.trust", "Whom this host trusts: add, show."),
     "policy": Entry("airgap.cli.policy", "The host's own rules: install, show."),
     "facts": Entry("airgap.cli.facts", "Measure this host, for whoever makes bundles for it."),
     "preflight": Entry("airgap.cli.facts", "Would a bundle run here? All problems at once."),
-    "verify": Entry("airgap.cli.verify", "Check a bundle completely; write nothing."),
+    "verify": Entry("airgap.cli.verify", "Check a bundle, or what is installed; write nothing."),
     "install": Entry("airgap.cli.install", "Check a bundle, take it in, and serve it."),
-    "status": Entry(_LIFE, "What is installed and what serves."),
-    "start": Entry(_LIFE, "Start serving what is installed."),
-    "stop": Entry(_LIFE, "Stop serving."),
-    "rollback": Entry(_LIFE, "Serve the version that served before."),
-    "run": Entry(_LIFE, "Serve in the foreground until Ctrl-C."),
-    "receipt": Entry(_LIFE, "Print the newest receipt, to carry out."),
+    "status": Entry("airgap.cli.status", "What is installed, what serves, who approved it."),
+    "start": Entry(_SERVING, "Start serving what is installed."),
+    "stop": Entry(_SERVING, "Stop serving."),
+    "rollback": Entry(_SERVING, "Serve the version that served before."),
+    "run": Entry(_SERVING, "Serve in the foreground until Ctrl-C."),
+    "uninstall": Entry("airgap.cli.remove", "Remove a version, or all of a name."),
+    "gc": Entry("airgap.cli.remove", "Remove what nothing needs; keep one way back."),
+    "keys": Entry("airgap.cli.gateway", "Keys of the gateway: add, list, revoke."),
+    "tls": Entry("airgap.cli.gateway", "The gateway's certificate: install, show."),
+    "service": Entry("airgap.cli.service", "systemd units: install, show, remove."),
+    "receipt": Entry("airgap.cli.receipt", "Print the newest receipt, to carry out."),
+    "audit": Entry("airgap.cli.audit", "Check the ledger against receipts."),
+    "support": Entry("airgap.cli.audit", "Write a dump without secrets, to get help."),
     "supervise": Entry("airgap.cli.daemons"),
     "front": Entry("airgap.cli.daemons"),
+    "supervise-gateway": Entry("airgap.cli.daemons"),
+    "door": Entry("airgap.cli.daemons"),
     "give-back": Entry("airgap.cli.daemons"),
 }
 

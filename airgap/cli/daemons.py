@@ -8,6 +8,8 @@ from airgap.cli import Settings
 from airgap.host import front as front_daemon
 from airgap.host import give_back as returning
 from airgap.host import supervise as supervisor
+from airgap.host.gateway import door as door_daemon
+from airgap.host.gateway import service as gateway
 from airgap.host.inspect import still_approved
 from airgap.host.paths import HostPaths
 
@@ -27,6 +29,23 @@ def supervise(settings: Settings, name: str, version: str) -> int:
 def front(settings: Settings, name: str) -> int:
     """Hold the stable address of one name."""
     return front_daemon.main(HostPaths(settings.root), name)
+
+
+@click.command("supervise-gateway", hidden=True)
+@click.argument("name")
+@click.argument("version")
+@click.pass_obj
+def supervise_gateway(settings: Settings, name: str, version: str) -> int:
+    """Keep one gateway running."""
+    return gateway.main(HostPaths(settings.root), name, version)
+
+
+@click.command(hidden=True)
+@click.argument("name")
+@click.pass_obj
+def door(settings: Settings, name: str) -> int:
+    """Hold the public port of one name."""
+    return door_daemon.main(HostPaths(settings.root), name)
 
 
 @click.command("give-back", hidden=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,9 +16,10 @@ from airgap import fsio, limits
 from airgap.errors import HostError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
-from airgap.host import ledger, probation, services, smoke
+from airgap.host import launch, ledger, probation, services, smoke
 from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
+from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, HostPaths
 from airgap.host.smoke import Smoke
 
@@ -40,6 +42,9 @@ class Active:
 
 def address(manifest: Manifest) -> str:
     """The base URL for clients."""
+    gateway = serving_plan(manifest).gateway
+    if gateway is not None:
+        return f"https://{socket.gethostname() or 'localhost'}:{gateway.port}/v1"
     return f"http://127.0.0.1:{serving_plan(manifest).port}/v1"
 
 
@@ -75,11 +80,13 @@ def _switch(
     with _undone_on_failure(paths, deployment, sink) as before:
         services.start_engine(paths, deployment)
         results = smoke.smoke(deployment, sink)
+        _bring_gateway(paths, deployment, sink)
         if before != version:
             # Before the link: of a version that is not current it says nothing.
             probation.begin(paths, name, version, probation_seconds if before else 0)
         fsio.symlink(version, paths.current_link(name))
-        _bring_front(paths, deployment)
+        _bring_front(paths, deployment, sink)
+        launch.at_boot(paths, name)
         _record(paths, deployment, event)
     _stop_others(paths, name, version, sink)
     previous = _before(paths, name, version) if before in (None, version) else before
@@ -116,18 +123,33 @@ def _undo(paths: HostPaths, deployment: Deployment, before: str | None, sink: Si
                 fsio.fsync_dir(paths.name_folder(name))
         else:
             fsio.symlink(before, paths.current_link(name))
-            old = load(paths, name, before)
-            services.start_front(paths, name, serving_plan(old.manifest).port)
-    services.stop_engine(deployment.paths)
+            old = serving_plan(load(paths, name, before).manifest)
+            services.start_front(paths, name, old.port)
+            if old.gateway is not None:
+                services.start_door(paths, name, old.gateway.port)
+    services.stop_engine(paths, deployment.paths)
     if before is not None:
         sink(Warn("serving.kept", f"{name} {before} serves on; {deployment.title} was stopped"))
 
 
-def _bring_front(paths: HostPaths, deployment: Deployment) -> None:
-    """The public port answers, and with the approved model."""
+def _bring_gateway(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
+    """Ready before the switch, so that there is no gap behind the door."""
+    if gateway.has_gateway(deployment):
+        services.start_gateway(paths, deployment)
+        gateway.wait_ready(paths, deployment, sink)
+
+
+def _bring_front(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
+    """The public ports answer, and with the approved model."""
     serve = serving_plan(deployment.manifest)
-    services.start_front(paths, deployment.manifest.name, serve.port)
+    name = deployment.manifest.name
+    services.start_front(paths, name, serve.port)
     smoke.check_models(serve, serve.port)
+    if serve.gateway is None:
+        services.stop_door(paths, name)
+        return
+    gateway.check_through(deployment, sink)
+    services.start_door(paths, name, serve.gateway.port)
 
 
 def _record(paths: HostPaths, deployment: Deployment, event: str) -> None:
@@ -136,6 +158,8 @@ def _record(paths: HostPaths, deployment: Deployment, event: str) -> None:
     served = history(paths, manifest.name)
     if not served or served[-1] != (manifest.version, deployment.digest):
         data = {"name": manifest.name, "version": manifest.version, "manifest": deployment.digest}
+        if deployment.record.environment is not None:
+            data["environment"] = deployment.record.environment
         ledger.append(paths.ledger, event, data)
 
 
@@ -144,6 +168,11 @@ def history(paths: HostPaths, name: str) -> tuple[tuple[str, str], ...]:
     chain = ledger.read(paths.ledger)
     entries = (e.data for e in chain.entries if e.event in SWITCHES)
     return tuple((d["version"], d["manifest"]) for d in entries if d.get("name") == name)
+
+
+def switched_to(paths: HostPaths, name: str, version: str) -> str | None:
+    """The manifest's digest with which that version began to serve last, or None."""
+    return next((d for v, d in reversed(history(paths, name)) if v == version), None)
 
 
 def _before(paths: HostPaths, name: str, version: str) -> str | None:
@@ -176,9 +205,9 @@ def _stop_others(paths: HostPaths, name: str, version: str, sink: Sink) -> None:
         place = paths.deployment(name, other)
         if other == version:
             continue
-        if not services.drain(place):
+        if not (services.drain(place.gateway) and services.drain(place)):
             sink(Warn("serving.drain", f"{name} {other}: connections were still open; they break"))
-        services.stop_engine(place)
+        services.stop_engine(paths, place)
 
 
 def start(paths: HostPaths, name: str, judge: Judge, sink: Sink = silent) -> Active:
@@ -240,7 +269,7 @@ def stop(paths: HostPaths, name: str, sink: Sink = silent) -> bool:
     """
     ended = services.stop_front(paths, name)
     for version in versions(paths, name):
-        ended = services.stop_engine(paths.deployment(name, version)) or ended
+        ended = services.stop_engine(paths, paths.deployment(name, version)) or ended
     if ended:
         ledger.append(paths.ledger, "stop", {"name": name})
     sink(Line("stop", f"{name} {'ended' if ended else 'was not running'}"))

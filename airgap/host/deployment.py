@@ -23,7 +23,8 @@ from airgap.host.paths import DeploymentPaths, HostPaths
 class DeploymentRecord(Document):
     """`deployment.json`, written last and fsynced: its presence means that all the rest is there.
 
-    `python` and `installer` say what made the environment, for people.
+    `python` and `installer` say what made the environment, for people. `environment` and `gateway`
+    are the SHA-256 of their lists of checksums (airgap.host.seal).
     """
 
     schema: Annotated[str, Choice(("sealift.deployment/1",))] = "sealift.deployment/1"
@@ -34,6 +35,8 @@ class DeploymentRecord(Document):
     python: Line
     installer: Line
     staged: Seconds
+    environment: Sha256 | None = None
+    gateway: Sha256 | None = None
 
 
 @dataclass(frozen=True)

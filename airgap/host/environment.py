@@ -32,4 +32,6 @@ def private(home: Path, tmp: Path) -> dict[str, str]:
         "XDG_DATA_HOME": str(home / ".local/share"),
         "XDG_STATE_HOME": str(home / ".local/state"),
         "PYTHONNOUSERSITE": "1",
+        # What is installed stays as it was sealed; installers compile all the same when asked.
+        "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from airgap import carrier, limits, policy, verify
+from airgap import carrier, fsio, limits, policy, verify
 from airgap.errors import SealiftError, TrustError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
@@ -60,12 +60,21 @@ def install(
         _say_what(payload, sink)
         _check_release(paths, manifest, options)
         preflight(paths, manifest, sink)
+        _note_approval(paths, payload)
         _take_in(paths, payload, decision.learned.clock_floor, options, sink)
         checks = _bring_up(paths, payload, options, sink)
         judge_all(paths, sink)
         receipt = receipts.write(paths, manifest, payload.approved.digest, checks, clock())
         sink(Line("receipt", receipt.code))
         return receipt
+
+
+def _note_approval(paths: HostPaths, payload: Payload) -> None:
+    """Who approved it, for `airgap status`: the statements themselves stay in the bundle."""
+    approved = payload.approved
+    data = {"manifest": approved.digest, "by": ", ".join(sorted(approved.verdicts.passed))[:300]}
+    if ledger.last(ledger.read(paths.ledger), "approved", **data) is None:
+        ledger.append(paths.ledger, "approved", data)
 
 
 def _say_what(payload: Payload, sink: Sink) -> None:
@@ -111,6 +120,9 @@ def _bring_up(
 ) -> tuple[CheckResult, ...]:
     manifest, digest = payload.approved.manifest, payload.approved.digest
     if manifest.serve is None:
+        path = paths.stored / manifest.name / f"{manifest.version}.json"
+        if not path.exists():
+            fsio.write(path, manifest.to_bytes(), 0o444)
         sink(Line("stored", "the bundle has no serving plan; its files are in the store"))
         return ()
     stage(paths, manifest, digest, sink, uv=options.uv, kit=options.kit)

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,23 @@ class NoAnswer(Exception):
     """Nothing answered: refused, reset, or silent for too long. The text says which."""
 
 
-def request(port: int, path: str, *, body: bytes | None = None, seconds: float) -> Answer:
-    """GET `path`, or POST `body` as JSON. `seconds` bound the whole exchange.
+def request(
+    port: int,
+    path: str,
+    *,
+    body: bytes | None = None,
+    seconds: float,
+    fields: Mapping[str, str] | None = None,
+) -> Answer:
+    """GET `path`, or POST `body` as JSON, with further header `fields`. `seconds` bound the whole
+    exchange.
 
     Raises NoAnswer, and ServingError `serving.bad-answer` when the body is over the limit.
     """
     deadline = time.monotonic() + seconds
     connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
     try:
-        headers = {"Content-Type": "application/json", "Connection": "close"}
+        headers = {"Content-Type": "application/json", "Connection": "close", **(fields or {})}
         connection.request("GET" if body is None else "POST", path, body, headers)
         sock = connection.sock
         response = connection.getresponse()

@@ -56,6 +56,11 @@ class DeploymentPaths:
         return self.folder / "wheels"
 
     @property
+    def sums(self) -> Path:
+        """SHA-256 of every file of the environment, as `sha256sum -c` reads it."""
+        return self.folder / "venv.sums"
+
+    @property
     def venv(self) -> Path:
         return self.folder / "venv"
 
@@ -134,6 +139,21 @@ class HostPaths:
         return self.root / "policy.json"
 
     @property
+    def launch(self) -> Path:
+        """Who keeps the daemons running: systemd, or, when it is absent, we ourselves."""
+        return self.root / "launch.json"
+
+    @property
+    def keys(self) -> Path:
+        """Hashes of the keys that the gateway takes."""
+        return self.root / "keys.json"
+
+    @property
+    def tls(self) -> Path:
+        """`cert.pem` and `key.pem` of the gateway."""
+        return self.root / "tls"
+
+    @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
 
@@ -152,6 +172,11 @@ class HostPaths:
         return self.root / "receipts"
 
     @property
+    def stored(self) -> Path:
+        """Manifests whose files are in the store and that nothing serves: NAME/VERSION.json."""
+        return self.root / "stored"
+
+    @property
     def deployments(self) -> Path:
         return self.root / "deployments"
 
@@ -163,6 +188,9 @@ class HostPaths:
 
     def front(self, name: str) -> FrontPaths:
         return FrontPaths(self.name_folder(name) / ".front")
+
+    def door(self, name: str) -> FrontPaths:
+        return FrontPaths(self.name_folder(name) / ".door")
 
     def probation(self, name: str) -> Path:
         return self.name_folder(name) / ".probation.json"

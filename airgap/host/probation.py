@@ -36,10 +36,17 @@ def begin(paths: HostPaths, name: str, version: str, seconds: int) -> None:
 
 def on_probation(paths: HostPaths, name: str, version: str) -> bool:
     """Whether that version is current and its probation is not over."""
+    return until(paths, name, version) is not None
+
+
+def until(paths: HostPaths, name: str, version: str) -> int | None:
+    """When the probation of that version ends, if it is current and on probation."""
     try:
         with open(paths.probation(name), "rb") as f:
             state = Probation.from_bytes(f.read(limits.MAX_LEDGER_ENTRY_BYTES))
     except (FileNotFoundError, FormatError):
-        return False
+        return None
     current = paths.current_version(name) == version
-    return current and state.version == version and time.time() < state.until
+    if current and state.version == version and time.time() < state.until:
+        return state.until
+    return None

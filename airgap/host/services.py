@@ -1,4 +1,4 @@
-"""Starting and ending the two kinds of daemons: an engine's supervisor and a NAME's front."""
+"""Starting and ending our daemons: supervisors of engine and gateway, front and door of a NAME."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from airgap import limits
 from airgap.errors import HostError
-from airgap.host import endpoint, front, locks, processes
+from airgap.host import endpoint, front, launch, locks, processes
 from airgap.host.deployment import Deployment
-from airgap.host.paths import DeploymentPaths, HostPaths
+from airgap.host.paths import DeploymentPaths, FrontPaths, HostPaths
 
 # A supervisor gives its engine ENGINE_STOP_SECONDS and then kills it; leave it time for both.
 _STOP_SECONDS = limits.ENGINE_STOP_SECONDS + 15
@@ -20,45 +20,96 @@ _TCP_ESTABLISHED = "01"
 def start_engine(paths: HostPaths, deployment: Deployment) -> None:
     """Have a supervisor of that deployment alive with an engine process; one that gave up, or
     that is between two starts, is replaced."""
-    place = deployment.paths
+    what = f"the supervisor of {deployment.title}"
+    _start_part(paths, deployment.paths, what, "supervise", *_words(deployment.paths))
+
+
+def start_gateway(paths: HostPaths, deployment: Deployment) -> None:
+    """The same for its gateway."""
+    what = f"the gateway of {deployment.title}"
+    words = _words(deployment.paths)
+    _start_part(paths, deployment.paths.gateway, what, "supervise-gateway", *words)
+
+
+def _words(place: DeploymentPaths) -> tuple[str, str]:
+    return place.name, place.version
+
+
+def _start_part(paths: HostPaths, place: DeploymentPaths, what: str, *words: str) -> None:
     where = endpoint.live(place)
     if where is not None and where.state == "up":
         return
     if where is not None:
-        stop_engine(place)
+        launch.stop(paths, place.supervisor_lock, _STOP_SECONDS, *words)
     pid: int | None = None
     if locks.holder(place.supervisor_lock) is None:
-        words = ("supervise", place.name, place.version)
-        pid = processes.spawn(paths, place.supervisor_log, *words)
-    what = f"the supervisor of {deployment.title}"
+        pid = launch.start(paths, place.supervisor_log, *words)
     processes.wait_until(lambda: endpoint.live(place) is not None, pid, place.supervisor_log, what)
 
 
-def stop_engine(place: DeploymentPaths) -> bool:
-    """End a deployment's supervisor and engine; False when none was alive."""
-    return processes.terminate(place.supervisor_lock, _STOP_SECONDS)
+def stop_engine(paths: HostPaths, place: DeploymentPaths) -> bool:
+    """End a deployment's gateway, supervisor and engine; False when none was alive."""
+    gateway = place.gateway.supervisor_lock
+    ended = launch.stop(paths, gateway, _STOP_SECONDS, "supervise-gateway", *_words(place))
+    mine = launch.stop(paths, place.supervisor_lock, _STOP_SECONDS, "supervise", *_words(place))
+    return ended or mine
 
 
 def start_front(paths: HostPaths, name: str, port: int) -> None:
     """Have the front of NAME listening on `port`. Raises ServingError `serving.daemon`."""
-    place = paths.front(name)
-    alive = front.live(place)
-    if alive is not None and alive.port == port:
+    _start_listener(paths, paths.front(name), port, "front", name)
+
+
+def start_door(paths: HostPaths, name: str, port: int) -> None:
+    """Have the door of NAME listening on `port`. Raises ServingError `serving.daemon`."""
+    _start_listener(paths, paths.door(name), port, "door", name)
+
+
+def _start_listener(paths: HostPaths, place: FrontPaths, port: int, kind: str, name: str) -> None:
+    if _listens(place, port):
         return
-    stop_front(paths, name)
-    pid = processes.spawn(paths, place.log, "front", name)
-    what = f"the front of {name} on port {port}"
-    processes.wait_until(lambda: _listens(paths, name, port), pid, place.log, what)
+    _stop_listener(paths, place, kind, name)
+    pid = launch.start(paths, place.log, kind, name)
+    what = f"the {kind} of {name} on port {port}"
+    processes.wait_until(lambda: _listens(place, port), pid, place.log, what)
 
 
-def _listens(paths: HostPaths, name: str, port: int) -> bool:
-    state = front.live(paths.front(name))
+def _listens(place: FrontPaths, port: int) -> bool:
+    state = front.live(place)
     return state is not None and state.port == port
 
 
 def stop_front(paths: HostPaths, name: str) -> bool:
-    """End the front of NAME; open connections break. False when none was alive."""
-    return processes.terminate(paths.front(name).lock, limits.ENGINE_STOP_SECONDS)
+    """End the front and the door of NAME; open connections break. False when none was alive."""
+    door = stop_door(paths, name)
+    return _stop_listener(paths, paths.front(name), "front", name) or door
+
+
+def stop_door(paths: HostPaths, name: str) -> bool:
+    """End the door of NAME alone."""
+    return _stop_listener(paths, paths.door(name), "door", name)
+
+
+def _stop_listener(paths: HostPaths, place: FrontPaths, kind: str, name: str) -> bool:
+    return launch.stop(paths, place.lock, limits.ENGINE_STOP_SECONDS, kind, name)
+
+
+def runs(paths: HostPaths, name: str, version: str) -> bool:
+    """Whether anything of that deployment is alive."""
+    place = paths.deployment(name, version)
+    held = (place.supervisor_lock, place.gateway.supervisor_lock)
+    return any(locks.holder(lock) is not None for lock in held)
+
+
+def forget(paths: HostPaths, name: str, version: str | None) -> None:
+    """Nothing is to bring that version, or the whole NAME, up again."""
+    if version is not None:
+        for kind in ("supervise", "supervise-gateway"):
+            launch.forget(paths, kind, name, version)
+        return
+    for kind in ("front", "door"):
+        launch.forget(paths, kind, name)
+    launch.forget_boot(paths, name)
 
 
 def drain(place: DeploymentPaths, seconds: float = limits.DRAIN_SECONDS) -> bool:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from airgap import fsio, limits
@@ -17,9 +18,10 @@ from airgap.events import Line, Sink, silent
 from airgap.format import chat_template
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
-from airgap.host import interpreter, venv
+from airgap.host import interpreter, seal, venv
 from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record, trees
 from airgap.host.engines.registry import engine_for
+from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
 from airgap.store import Store
 
@@ -60,7 +62,8 @@ def stage(
     wheels = manifest.wheels_to_serve()
     link_files(store, ((place.wheels / f.path, f) for f in wheels.files))
     venv.build(place, wheels, python, installer, sink)
-    _seal(place, manifest, digest, python, installer.label)
+    sealed = gateway.stage(place, manifest, partial(link_files, store), python, installer, sink)
+    _seal(place, manifest, digest, python, installer.label, sealed)
     return load(paths, manifest.name, manifest.version)
 
 
@@ -165,9 +168,15 @@ def _wrong_template(name: str, why: str) -> IntegrityError:
 
 
 def _seal(
-    place: DeploymentPaths, manifest: Manifest, digest: str, python: Path, installer: str
+    place: DeploymentPaths,
+    manifest: Manifest,
+    digest: str,
+    python: Path,
+    installer: str,
+    gateway_sums: str | None,
 ) -> None:
     """Everything on disk first, then the record: one sync, for an installer fsyncs nothing."""
+    environment = seal.make(place) if place.venv.is_dir() else None
     os.sync()
     record = DeploymentRecord(
         name=manifest.name,
@@ -177,5 +186,7 @@ def _seal(
         python=f"{manifest.target.python} {python}"[:300],
         installer=installer,
         staged=int(time.time()),
+        environment=environment,
+        gateway=gateway_sums,
     )
     fsio.write(place.record, record.to_bytes(), 0o444)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airgap.errors import SealiftError
-from airgap.host import endpoint, front, locks
-from airgap.host.activate import address, versions
-from airgap.host.deployment import load
+from airgap.host import endpoint, front, ledger, locks, probation
+from airgap.host.activate import SWITCHES, address, versions
+from airgap.host.deployment import Deployment, load
 from airgap.host.paths import HostPaths
 
 
@@ -19,6 +19,8 @@ class Status:
     front), `restarting`, `failed` (crashed too often), `beside` (runs without being current),
     `stopped`, `incomplete` (a killed install), `damaged`. `since` is UTC POSIX seconds.
     `pids`: front, supervisor, engine, as far as they live. `manifest` is its SHA-256.
+    `approved_by`: the officers who approved it, as this host read it at its installation.
+    `served_since`: when it became current last. `probation_until`: see airgap.host.probation.
     """
 
     name: str
@@ -30,6 +32,9 @@ class Status:
     pids: tuple[int, ...]
     manifest: str | None
     detail: str = ""
+    approved_by: str = ""
+    served_since: int | None = None
+    probation_until: int | None = None
 
 
 def status(paths: HostPaths) -> tuple[Status, ...]:
@@ -63,7 +68,25 @@ def _one(paths: HostPaths, name: str, version: str) -> Status:
         tuple(p for p in pids if p is not None),
         deployment.digest,
         _detail(place_crashes=where.crashes if where else 0, how=where.last_exit if where else ""),
+        *_history(paths, deployment, current=is_current),
     )
+
+
+def _history(
+    paths: HostPaths, deployment: Deployment, *, current: bool
+) -> tuple[str, int | None, int | None]:
+    """Officers, when it became current, until when it is on probation; from the ledger."""
+    manifest = deployment.manifest
+    try:
+        chain = ledger.read(paths.ledger)
+    except SealiftError as e:
+        return f"unknown ({e.id})", None, None
+    approved = ledger.last(chain, "approved", manifest=deployment.digest)
+    named = {"name": manifest.name, "version": manifest.version}
+    switches = [ledger.last(chain, kind, **named) for kind in SWITCHES]
+    since = max((s.time for s in switches if s is not None), default=None) if current else None
+    until = probation.until(paths, manifest.name, manifest.version)
+    return approved.data["by"] if approved else "", since, until
 
 
 def _state(

@@ -21,7 +21,7 @@ from typing import IO
 
 from airgap import fsio, limits
 from airgap.errors import IntegrityError
-from airgap.host import endpoint, locks, probation, processes
+from airgap.host import endpoint, launch, locks, probation, processes
 from airgap.host.deployment import load
 from airgap.host.endpoint import Endpoint
 from airgap.host.engines.interface import LaunchPlan
@@ -48,7 +48,8 @@ def main(paths: HostPaths, name: str, version: str) -> int:
         lambda port: engine.plan(deployment.manifest, deployment.paths, port),
         f"the supervisor of {deployment.title}",
     )
-    if code != 0 and probation.on_probation(paths, name, version):
+    own = launch.read(paths).kind == "own"  # else OnFailure= of the unit does it
+    if code != 0 and own and probation.on_probation(paths, name, version):
         processes.spawn(paths, deployment.paths.logs / "give-back.log", "give-back", name, version)
     return code
 

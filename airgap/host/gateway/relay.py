@@ -72,13 +72,18 @@ class _Client(asyncio.StreamReader):
 
 class Relay:
     """`admit` refuses a request by its head alone; `route` says where it goes. Both may be called
-    at any time and must not block for long."""
+    at any time and must not block for long. `shown`: the answer's fields that go to the client,
+    all when None."""
 
     def __init__(
-        self, admit: Callable[[Request], None], route: Callable[[Request], Backend]
+        self,
+        admit: Callable[[Request], None],
+        route: Callable[[Request], Backend],
+        shown: frozenset[str] | None = None,
     ) -> None:
         self._admit = admit
         self._route = route
+        self._shown = shown
         self._connections = 0
 
     async def listen(
@@ -115,7 +120,9 @@ class Relay:
             self._admit(request)
             if (request.length.size or 0) > limits.MAX_BODY_BYTES:
                 raise BadMessage(413, f"a request has at most {limits.MAX_BODY_BYTES} bytes")
-            return await self._until_gone(_Exchange(self._route, request, reader, writer))
+            return await self._until_gone(
+                _Exchange(self._route, request, reader, writer, self._shown)
+            )
         except BadMessage as e:
             await _refuse(writer, Refused(e.status, e.why))
         except Refused as e:
@@ -148,8 +155,10 @@ class _Exchange:
         request: Request,
         reader: _Client,
         writer: asyncio.StreamWriter,
+        shown: frozenset[str] | None,
     ) -> None:
         self.reader = reader
+        self._shown = shown
         self._route = route
         self._request = request
         self._writer = writer
@@ -247,6 +256,8 @@ class _Exchange:
         chunked = length.size is None and r.minor == 1
         keeps = r.keeps_alive and (chunked or length.size is not None)
         fields = [f for f in response.fields if f[0] not in http1.HOP_BY_HOP]
+        if self._shown is not None:
+            fields = [f for f in fields if f[0] in self._shown]
         if chunked:
             fields.append(("transfer-encoding", "chunked"))
         elif length.size is not None and response.status not in (204, 304):

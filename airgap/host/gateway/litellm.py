@@ -1,0 +1,88 @@
+"""LiteLLM: the gateway that a manifest may ask for, started on loopback, behind the door.
+
+It has no database and no other key than one of this host that only the door knows. Nothing of it
+is fetched at start; what it would show beside the OpenAI API is switched off, and not reachable
+through the door anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import HostError
+from airgap.host import environment
+from airgap.host.deployment import Deployment
+from airgap.host.engines.interface import LaunchPlan
+from airgap.host.engines.registry import serving_plan
+from airgap.host.paths import DeploymentPaths
+
+HEALTH = "/health/liveliness"
+# LiteLLM reads these lists from its own package instead of fetching newer ones at start.
+_LOCAL = (
+    *("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"),
+    *("LITELLM_LOCAL_AUTOROUTER_PRESETS", "LITELLM_LOCAL_BLOG_POSTS"),
+    "LITELLM_LOCAL_POLICY_TEMPLATES",
+)
+_CLOSED = ("NO_DOCS", "NO_REDOC", "NO_OPENAPI", "DISABLE_ADMIN_UI")
+
+
+def config(deployment: Deployment) -> dict[str, object]:
+    """LiteLLM's configuration: one entry a served name, all by the front of this NAME, which
+    leads `/@VERSION` to the engine of the same deployment."""
+    serve = serving_plan(deployment.manifest)
+    base = f"http://127.0.0.1:{serve.port}/@{deployment.manifest.version}/v1"
+    return {
+        "model_list": [
+            {
+                "model_name": name,
+                "litellm_params": {
+                    "model": f"hosted_vllm/{name}",
+                    "api_base": base,
+                    "api_key": "none",
+                },
+            }
+            for name in (serve.name, *serve.adapters)
+        ],
+        "litellm_settings": {
+            "telemetry": False,
+            "disable_hf_tokenizer_download": True,
+            "turn_off_message_logging": True,
+            "num_retries": 0,
+        },
+        "general_settings": {"disable_spend_logs": True},
+    }
+
+
+def plan(deployment: Deployment, port: int) -> LaunchPlan:
+    """How to start it on 127.0.0.1:`port`. Writes its configuration."""
+    place = deployment.paths.gateway
+    program = place.venv / "bin" / "litellm"
+    if not program.is_file():
+        raise HostError(
+            "gateway.program-missing",
+            f"the gateway of {deployment.title} cannot be started",
+            why=f"its wheels bring no {program.name}",
+            do="approve a bundle whose gateway wheels hold litellm[proxy]",
+        )
+    settings = place.run / "config.json"
+    fsio.write(settings, json.dumps(config(deployment)).encode(), 0o600)
+    argv = (str(place.venv / "bin" / "python"), "-I", str(program), "--config", str(settings))
+    argv += ("--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
+    env = environment.private(place.run / "home", place.tmp) | environment.OFFLINE
+    env |= dict.fromkeys((*_LOCAL, *_CLOSED), "True")
+    env |= {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+    env["LITELLM_MASTER_KEY"] = master_key(place)
+    return LaunchPlan(argv, env, place.run, HEALTH)
+
+
+def master_key(place: DeploymentPaths) -> str:
+    """The key between the door and this LiteLLM; made when there is none. Never in argv."""
+    path: Path = place.run / "master.key"
+    try:
+        return path.read_text("ascii")
+    except FileNotFoundError:
+        fsio.write(path, f"sk-{secrets.token_urlsafe(32)}".encode(), 0o600)
+        return path.read_text("ascii")

@@ -1,0 +1,108 @@
+"""The gateway of a deployment: staged beside the engine, supervised like it, checked through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import ServingError
+from airgap.events import Line, Sink, Warn
+from airgap.format.manifest import Manifest
+from airgap.format.types import FileEntry, Serve
+from airgap.host import endpoint, loopback, seal, smoke, venv
+from airgap.host.deployment import Deployment, load
+from airgap.host.engines.registry import serving_plan
+from airgap.host.gateway import litellm, tls
+from airgap.host.paths import DeploymentPaths, HostPaths
+from airgap.host.supervise import supervise
+from airgap.host.venv import Installer
+
+_ASK_SECONDS = 60.0
+
+
+def stage(
+    place: DeploymentPaths,
+    manifest: Manifest,
+    link: Callable[[tuple[FileEntry, ...], Path], None],
+    python: Path,
+    installer: Installer,
+    sink: Sink,
+) -> str | None:
+    """Its environment, by `link`ing its wheels; returns the SHA-256 of the list of checksums."""
+    wheels = manifest.gateway_wheels()
+    if wheels is None:
+        return None
+    for folder in (place.gateway.run, place.gateway.logs):
+        fsio.make_dirs(folder, 0o700)
+    link(wheels.files, place.gateway.wheels)
+    venv.build(place.gateway, wheels, python, installer, sink)
+    return seal.make(place.gateway)
+
+
+def main(paths: HostPaths, name: str, version: str) -> int:
+    """Keep the gateway of one deployment running; as `airgap.host.supervise.main`."""
+    deployment = load(paths, name, version)
+    return supervise(
+        deployment.paths.gateway,
+        lambda port: litellm.plan(deployment, port),
+        f"the gateway of {deployment.title}",
+    )
+
+
+def has_gateway(deployment: Deployment) -> bool:
+    """Whether its approved serving plan names one."""
+    return serving_plan(deployment.manifest).gateway is not None
+
+
+def wait_ready(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
+    """Healthy, and a certificate there. Raises ServingError, HostError `gateway.certificate`."""
+    smoke.wait_up(
+        deployment.paths.gateway, f"the gateway of {deployment.title}", litellm.HEALTH, sink
+    )
+    if tls.ensure(paths, deployment.paths.gateway):
+        text = f"the gateway vouches for itself; its certificate: SHA-256 {tls.fingerprint(paths)}"
+        sink(Warn("gateway.self-signed", text))
+
+
+def check_through(deployment: Deployment, sink: Sink) -> None:
+    """It lists every approved name, and passes a question on. Raises ServingError."""
+    serve = serving_plan(deployment.manifest)
+    where = endpoint.live(deployment.paths.gateway)
+    if where is None:
+        raise _failed(deployment, "its supervisor is gone")
+    port = where.port
+    bearer = {"Authorization": f"Bearer {litellm.master_key(deployment.paths.gateway)}"}
+    path = "/v1/models"
+    try:
+        listed = loopback.decode(
+            path, loopback.request(port, path, seconds=_ASK_SECONDS, fields=bearer)
+        )
+        names = {m["id"] for m in listed["data"]}
+        missing = sorted({serve.name, *serve.adapters} - names)
+        if missing:
+            raise _failed(deployment, f"it does not list {', '.join(missing)}")
+        if serve.check:
+            _ask(deployment, serve, port, bearer)
+    except (loopback.NoAnswer, KeyError, TypeError) as e:
+        raise _failed(deployment, f"it does not answer as the OpenAI API does: {e}") from e
+    sink(Line("gateway", f"passes {', '.join((serve.name, *serve.adapters))} on"))
+
+
+def _ask(deployment: Deployment, serve: Serve, port: int, bearer: dict[str, str]) -> None:
+    check = serve.check[0]
+    path, question = smoke.question(serve, check)
+    seconds = float(check.timeout_seconds)
+    answer = loopback.request(port, path, body=question, seconds=seconds, fields=bearer)
+    if answer.status != 200:
+        shown = answer.body[:300].decode("utf-8", "replace")
+        raise _failed(deployment, f"the first check got status {answer.status}: {shown!r}")
+
+
+def _failed(deployment: Deployment, why: str) -> ServingError:
+    return ServingError(
+        "serving.gateway",
+        f"the gateway of {deployment.title} does not pass requests on",
+        why=why,
+        do=f"look at {deployment.paths.gateway.engine_log}, then run the same command again",
+    )

@@ -1,0 +1,135 @@
+"""The certificate of the gateway: the site's own, or one that vouches for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+from airgap import fsio, limits
+from airgap.errors import HostError, UsageError
+from airgap.host import environment, launch
+from airgap.host.paths import DeploymentPaths, HostPaths
+
+_MAKE_SECONDS = 60
+# Run by the gateway's own interpreter, which has `cryptography`; the key never touches argv.
+_SELF_SIGNED = """
+import datetime, ipaddress, json, sys
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization as s
+from cryptography.hazmat.primitives.asymmetric import ec
+names = json.loads(sys.stdin.read())
+key = ec.generate_private_key(ec.SECP256R1())
+who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0][:64])])
+now = datetime.datetime.now(datetime.timezone.utc)
+alternative = [x509.DNSName(n) for n in names] + [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+cert = (
+    x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key())
+    .serial_number(x509.random_serial_number())
+    .not_valid_before(now - datetime.timedelta(days=1))
+    .not_valid_after(now + datetime.timedelta(days=730))
+    .add_extension(x509.SubjectAlternativeName(alternative), False)
+    .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+    .sign(key, hashes.SHA256())
+)
+pem = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+print(json.dumps([cert.public_bytes(s.Encoding.PEM).decode(), pem.decode()]))
+"""
+
+
+def cert_path(paths: HostPaths) -> Path:
+    """The certificate chain, PEM."""
+    return paths.tls / "cert.pem"
+
+
+def _key_path(paths: HostPaths) -> Path:
+    return paths.tls / "key.pem"
+
+
+def context(paths: HostPaths) -> ssl.SSLContext:
+    """For the door to listen with. Raises HostError `gateway.certificate`."""
+    return _load(cert_path(paths), _key_path(paths))
+
+
+def _load(cert: Path, key: Path) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_alpn_protocols(["http/1.1"])
+    try:
+        # An encrypted key would ask at a terminal that a daemon does not have.
+        made.load_cert_chain(cert, key, password=b"")
+    except (OSError, ValueError) as e:
+        raise HostError(
+            "gateway.certificate",
+            "the gateway's certificate cannot be used",
+            why=f"{cert} and {key}: {e}",
+            do="give a certificate chain and its unencrypted key, both PEM: "
+            "`airgap tls install CERT KEY`",
+        ) from e
+    return made
+
+
+def install(paths: HostPaths, cert: Path, key: Path) -> str:
+    """Use that certificate; returns its fingerprint. The caller holds the host's lock."""
+    _load(cert, key)
+    with fsio.disk_errors(f"reading {cert} and {key}"):
+        chain, secret = cert.read_bytes(), key.read_bytes()
+    _keep(paths, chain, secret)
+    return fingerprint(paths)
+
+
+def _keep(paths: HostPaths, chain: bytes, secret: bytes) -> None:
+    """The key first: a certificate without its key would be an older pair half replaced."""
+    fsio.make_dirs(paths.tls, 0o700)
+    fsio.write(_key_path(paths), secret, 0o600)
+    fsio.write(cert_path(paths), chain, 0o644)
+    for path in (paths.tls, _key_path(paths), cert_path(paths)):
+        launch.give(paths, path)
+
+
+def ensure(paths: HostPaths, gateway: DeploymentPaths) -> bool:
+    """Have a certificate: True when one that vouches for itself was made just now."""
+    if cert_path(paths).exists() and _key_path(paths).exists():
+        context(paths)
+        return False
+    names = list(dict.fromkeys([socket.gethostname() or "localhost", "localhost"]))
+    fsio.make_dirs(gateway.tmp, 0o700)
+    done = subprocess.run(
+        [str(gateway.venv / "bin/python"), "-I", "-c", _SELF_SIGNED],
+        input=json.dumps(names),
+        env=environment.private(gateway.tmp, gateway.tmp),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=_MAKE_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise HostError(
+            "gateway.certificate",
+            "no certificate could be made for the gateway",
+            why=done.stderr.strip()[-500:] or f"exit status {done.returncode}",
+            do="give one: `airgap tls install CERT KEY`, then run the same command again",
+        )
+    chain, secret = json.loads(done.stdout)
+    _keep(paths, chain.encode(), secret.encode())
+    return True
+
+
+def fingerprint(paths: HostPaths) -> str:
+    """SHA-256 of the first certificate, as browsers and `openssl x509 -fingerprint` show it."""
+    try:
+        with open(cert_path(paths), encoding="ascii") as f:
+            pem = f.read(limits.MIB)
+    except FileNotFoundError as e:
+        raise UsageError(
+            "gateway.no-certificate",
+            "there is no certificate yet",
+            why=f"{cert_path(paths)} does not exist",
+            do="`airgap tls install CERT KEY`; without one, the first gateway makes its own",
+        ) from e
+    end = "-----END CERTIFICATE-----"
+    first = pem[pem.index("-----BEGIN") : pem.index(end) + len(end)]
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest()

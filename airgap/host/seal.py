@@ -1,0 +1,74 @@
+"""The environment's own list of checksums, made when it was complete: `sha256sum -c` reads it.
+
+Wheels say in RECORD what they install, but not what an installer adds: bytecode, scripts, links.
+The list covers every file; its SHA-256 stands in the deployment's record and in the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from airgap import fsio
+from airgap.errors import IntegrityError
+from airgap.host.paths import DeploymentPaths
+from airgap.parallel import each
+from airgap.store import hash_file
+
+_LINK = "link:"
+
+
+def make(place: DeploymentPaths) -> str:
+    """Write the list of the environment that lies there; returns its SHA-256."""
+    found = measure(place.venv)
+    text = "".join(f"{digest}  venv/{path}\n" for path, digest in sorted(found.items()))
+    fsio.write(place.sums, text.encode(), 0o444)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def measure(folder: Path) -> dict[str, str]:
+    """Path below `folder` -> SHA-256 of the file, or of `link:TARGET` for a symbolic link."""
+    out: dict[str, str] = {}
+    files: list[tuple[str, Path]] = []
+    for path in _walk(folder):
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            out[name] = hashlib.sha256(f"{_LINK}{os.readlink(path)}".encode()).hexdigest()
+        else:
+            files.append((name, path))
+
+    def work(one: tuple[str, Path]) -> None:
+        out[one[0]] = hash_file(one[1]).sha256
+
+    each(files, work)
+    return out
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    with fsio.disk_errors(f"reading {folder}"):
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    for entry in entries:
+        if "\n" in entry.name:
+            raise IntegrityError(
+                "venv.file-name",
+                f"a file name below {folder} holds a line break",
+                why="no wheel has one; it cannot be listed",
+                do="look at what put it there, then install the bundle again",
+            )
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+def read(place: DeploymentPaths) -> tuple[str, dict[str, str]] | None:
+    """SHA-256 of the list and what it says, path by path; None when there is none."""
+    try:
+        with fsio.disk_errors(f"reading {place.sums}"):
+            data = place.sums.read_bytes()
+    except FileNotFoundError:
+        return None
+    lines = (line.partition("  venv/") for line in data.decode("utf-8", "replace").splitlines())
+    return hashlib.sha256(data).hexdigest(), {path: digest for digest, _, path in lines}

@@ -1,0 +1,120 @@
+"""A dump for whoever helps from afar: state, history and the ends of logs, no secrets, no prompts.
+
+It is made of a list of what goes in, never of what is left out: keys, certificates, models, wheels
+and environments are not on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import json
+import os
+import platform
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import airgap
+from airgap import fsio, limits
+from airgap.errors import SealiftError
+from airgap.host import inventory, logs, probe, redact
+from airgap.host.paths import DeploymentPaths, HostPaths
+from airgap.host.status import status
+
+
+def dump(paths: HostPaths, out: Path, now: int) -> tuple[str, ...]:
+    """Write `out` (.tar.gz, mode 0600); returns the names in it. Needs no lock."""
+    members = dict(_members(paths))
+    archive = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=archive, mode="wb", mtime=now) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
+        for name, text in sorted(members.items()):
+            data = text.encode("utf-8", "replace")
+            member = tarfile.TarInfo(f"airgap-support/{name}")
+            member.size, member.mtime, member.mode = len(data), now, 0o600
+            tar.addfile(member, io.BytesIO(data))
+    fsio.write(out, archive.getvalue(), 0o600)
+    return tuple(sorted(members))
+
+
+def _members(paths: HostPaths) -> Iterator[tuple[str, str]]:
+    secrets = [
+        p for h in inventory.holdings(paths) if h.manifest for p in redact.prompts(h.manifest)
+    ]
+    yield "README.txt", _README
+    yield "host.json", json.dumps(_host(paths), indent=1, sort_keys=True)
+    yield "status.json", json.dumps([dataclasses.asdict(s) for s in status(paths)], indent=1)
+    for path in (paths.ledger, paths.policy, paths.launch):
+        yield from _whole(paths, path, secrets)
+    for path in sorted(paths.receipts.glob("*.json")) if paths.receipts.is_dir() else ():
+        yield from _whole(paths, path, secrets)
+    for name in inventory.names(paths):
+        front = paths.front(name)
+        for path in (front.state, paths.probation(name)):
+            yield from _whole(paths, path, secrets)
+        yield from _end(paths, front.log, secrets)
+    for h in inventory.holdings(paths):
+        if h.manifest is not None:
+            shown = redact.manifest(h.manifest).to_bytes().decode()
+            yield f"manifests/{h.name}-{h.version}.json", shown
+        if not h.stored_only:
+            place = paths.deployment(h.name, h.version)
+            yield from _deployment(paths, place, secrets)
+            yield from _deployment(paths, place.gateway, secrets)
+
+
+def _deployment(
+    paths: HostPaths, place: DeploymentPaths, secrets: list[str]
+) -> Iterator[tuple[str, str]]:
+    for path in (place.record, place.endpoint):
+        yield from _whole(paths, path, secrets)
+    for path in sorted(place.logs.glob("*.log")) if place.logs.is_dir() else ():
+        yield from _end(paths, path, secrets)
+
+
+def _whole(paths: HostPaths, path: Path, secrets: list[str]) -> Iterator[tuple[str, str]]:
+    try:
+        with open(path, "rb") as f:
+            data = f.read(limits.MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return  # it is not there, which status.json tells
+    yield str(path.relative_to(paths.root)), redact.text(data, secrets)
+
+
+def _end(paths: HostPaths, path: Path, secrets: list[str]) -> Iterator[tuple[str, str]]:
+    said = logs.tail(path, lines=limits.SUPPORT_LOG_LINES, max_bytes=limits.SUPPORT_LOG_BYTES)
+    if said:
+        yield str(path.relative_to(paths.root)), redact.text(said, secrets) + "\n"
+
+
+def _host(paths: HostPaths) -> dict[str, object]:
+    """What kind of machine it is; no names of people or networks."""
+    try:
+        free: object = probe.space(paths.root).free
+    except SealiftError as e:
+        free = e.why
+    return {
+        "airgap": airgap.__version__,
+        "python": sys.version.split()[0],
+        "kernel": platform.release(),
+        "machine": probe.machine(),
+        "glibc": probe.glibc(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory-available": probe.memory_available(),
+        "free-bytes": free,
+        "default-routes": list(probe.default_routes()),
+        "nvidia-gpu": probe.has_nvidia_gpu(),
+    }
+
+
+_README = """\
+Made by `airgap support`. Read it before you carry it out.
+Left out: keys, certificates, models, wheels, environments, the prompts of the manifests' checks,
+and in logs whatever looks like a key, a prompt or an answer. Manifests are shown without their
+checks, so their digests differ from the approved ones; status.json has those.
+"""
