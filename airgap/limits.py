@@ -55,6 +55,8 @@ MAX_LOG_BYTES = 16 * MIB
 MAX_ANSWER_BYTES = 1 * MIB
 # Seconds an engine may take until /health answers 200: 140 GB of weights from a slow disk.
 ENGINE_START_SECONDS = 1800
+# Seconds a gateway may take until it is healthy: it loads much Python and no model.
+GATEWAY_START_SECONDS = 300
 # Seconds between SIGTERM and SIGKILL when an engine is stopped.
 ENGINE_STOP_SECONDS = 20
 # Seconds that answers under way may take to finish after a switch, before the old engine stops:

@@ -11,6 +11,7 @@ import click
 from airgap import limits
 from airgap.cli import Settings
 from airgap.host import install as work
+from airgap.host.launch import KINDS
 from airgap.host.paths import HostPaths
 
 
@@ -41,6 +42,12 @@ Examples:
     help="The uv that installs wheels; else the kit's or the one on PATH, else pip.",
 )
 @click.option(
+    "--supervisor",
+    type=click.Choice(KINDS),
+    help="Who keeps it running. Default: what this host uses already; else systemd where root runs "
+    "it with the usual --root, else our own.",
+)
+@click.option(
     "--probation-minutes",
     type=click.IntRange(0, 60 * 24 * 30),
     default=limits.PROBATION_SECONDS // 60,
@@ -55,12 +62,15 @@ def install(
     allow_downgrade: bool,
     adopt: bool,
     uv: Path | None,
+    supervisor: str | None,
     probation_minutes: int,
 ) -> None:
     """Check BUNDLE against this host's officers and policy, take it in, start it beside what
     serves now, smoke-test it, switch. If anything fails, what served serves on."""
     paths = HostPaths(settings.root)
-    options = work.Options(allow_downgrade, adopt, uv, kit_folder(), probation_minutes * 60)
+    options = work.Options(
+        allow_downgrade, adopt, uv, kit_folder(), probation_minutes * 60, supervisor
+    )
     if dry_run:
         payload = work.dry_run(paths, bundle, options, settings.sink)
         click.echo(f"would install {payload.approved.manifest.target_path}; nothing was written")

@@ -14,7 +14,7 @@ from airgap.errors import SealiftError, TrustError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
 from airgap.format.receipt import CheckResult, Receipt
-from airgap.host import ledger, receipts
+from airgap.host import launch, ledger, receipts
 from airgap.host.activate import activate, versions
 from airgap.host.deployment import load
 from airgap.host.inspect import clock, describe, learn, still_approved, verify_bundle
@@ -29,13 +29,16 @@ from airgap.verify import Installed, Payload
 
 @dataclass(frozen=True)
 class Options:
-    """What the person asked for. `uv`: the installer to use; `kit`: a folder that may hold one."""
+    """What the person asked for. `uv`: the installer to use; `kit`: a folder that may hold one.
+    `supervisor`, `usual_root`: see airgap.host.launch.choose."""
 
     downgrade: bool = False
     adopt: bool = False
     uv: Path | None = None
     kit: Path | None = None
     probation_seconds: int = limits.PROBATION_SECONDS
+    supervisor: str | None = None
+    usual_root: bool = False
 
 
 def dry_run(paths: HostPaths, bundle: Path, options: Options, sink: Sink = silent) -> Payload:
@@ -126,6 +129,7 @@ def _bring_up(
         sink(Line("stored", "the bundle has no serving plan; its files are in the store"))
         return ()
     stage(paths, manifest, digest, sink, uv=options.uv, kit=options.kit)
+    launch.choose(paths, options.supervisor, usual_root=options.usual_root)
     seconds = options.probation_seconds
     done = activate(paths, manifest, digest, sink, probation_seconds=seconds)
     return done.smoke.checks

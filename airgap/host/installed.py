@@ -11,7 +11,7 @@ import csv
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from airgap.format.artifacts import Wheels
 from airgap.format.types import FileEntry
 from airgap.host import activate, inventory, seal
 from airgap.host.audit import audit
-from airgap.host.deployment import Deployment, load
+from airgap.host.deployment import Deployment, load, trees
 from airgap.host.inventory import Holding
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.meter import Meter
@@ -118,7 +118,7 @@ def _check_deployment(check: _Check, h: Holding) -> None:
     served = activate.switched_to(check.paths, h.name, h.version)
     if served is not None and served != deployment.digest:
         check.say(f"{h.title}: its manifest is not the one that began to serve")
-    _check_links(check, h.title, manifest.model_to_serve().files, place.model)
+    _check_links(check, h.title, place, dict(trees(place, manifest)))
     if place.wheels.is_dir():
         _check_venv(check, deployment, place, manifest.wheels_to_serve())
     gateway = manifest.gateway_wheels()
@@ -126,12 +126,12 @@ def _check_deployment(check: _Check, h: Holding) -> None:
         _check_venv(check, deployment, place.gateway, gateway)
 
 
-def _check_links(check: _Check, title: str, files: Iterable[FileEntry], folder: Path) -> None:
-    """Links to right blobs, or files with the same bytes; nothing else lies there."""
+def _check_links(
+    check: _Check, title: str, place: DeploymentPaths, expected: Mapping[Path, FileEntry]
+) -> None:
+    """Links to right blobs, or files with the same bytes; nothing else lies beside them."""
     store = Store(check.paths.store)
-    expected = {str(f.path): f for f in files}
-    for name, f in expected.items():
-        path = folder / name
+    for path, f in expected.items():
         if f.sha256 in check.right and _same_file(path, store.blob_path(f.sha256)):
             continue
         try:
@@ -140,8 +140,9 @@ def _check_links(check: _Check, title: str, files: Iterable[FileEntry], folder: 
             right = False
         if not right:
             check.say(f"{title}: {path.relative_to(check.paths.root)} has other bytes or is gone")
-    for extra in sorted(_names(folder) - set(expected)):
-        check.say(f"{title}: {(folder / extra).relative_to(check.paths.root)} was added")
+    for folder in {place.folder / path.relative_to(place.folder).parts[0] for path in expected}:
+        for extra in sorted(_files(folder) - set(expected)):
+            check.say(f"{title}: {extra.relative_to(check.paths.root)} was added")
 
 
 def _same_file(a: Path, b: Path) -> bool:
@@ -151,15 +152,15 @@ def _same_file(a: Path, b: Path) -> bool:
         return False
 
 
-def _names(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_symlink() or p.is_file()}
+def _files(folder: Path) -> set[Path]:
+    return {p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
 
 
 def _check_venv(
     check: _Check, deployment: Deployment, place: DeploymentPaths, wheels: Wheels
 ) -> None:
     title, root = deployment.title, check.paths.root
-    _check_links(check, title, wheels.files, place.wheels)
+    _check_links(check, title, place, {place.wheels / f.path: f for f in wheels.files})
     listed = seal.read(place)
     if listed is None:
         check.say(f"{title}: {place.sums.relative_to(root)} is missing")

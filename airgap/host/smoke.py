@@ -195,6 +195,12 @@ _QUESTIONS: dict[str, Callable[[Check], _Question]] = {
 }
 
 
+def question(serve: Serve, check: Check) -> tuple[str, bytes]:
+    """Path and body of the request that a check is."""
+    path, asked, _ = _QUESTIONS[check.api](check)
+    return path, json.dumps({**asked, "model": check.model or serve.name}).encode()
+
+
 def _matches(check: Check, answer: str) -> bool:
     try:
         return re.search(check.expect, answer) is not None

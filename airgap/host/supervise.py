@@ -10,6 +10,7 @@ nothing polls. Every module is imported at the top: the program file may be on a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -90,8 +91,9 @@ class _Supervisor:
 
     def _clear_tmp(self) -> None:
         """Sockets and scratch files of an engine end with it, also when it was killed."""
-        fsio.remove_tree(self._paths.tmp)
         fsio.make_dirs(self._paths.tmp, 0o700)
+        for entry in self._paths.tmp.iterdir():
+            fsio.remove_tree(entry)  # the folder stays: a service user could not make it again
 
     def _end_stray(self) -> None:
         """A supervisor that was killed takes its engine with it, but not the engine's children."""
@@ -181,9 +183,13 @@ class _Supervisor:
 
 
 def _pump(source: IO[bytes], log: RotatingLog) -> None:
-    """Engine output into the bounded log, until the engine closes it."""
+    """Engine output into the bounded log, and to the journal, until the engine closes it."""
+    journal = "JOURNAL_STREAM" in os.environ
     while chunk := os.read(source.fileno(), 65536):
         log.write(chunk)
+        if journal:
+            with contextlib.suppress(OSError):  # the bounded log is the one that must not lack it
+                fsio.write_all(1, memoryview(chunk))
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

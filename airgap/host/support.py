@@ -10,8 +10,6 @@ import dataclasses
 import gzip
 import io
 import json
-import os
-import platform
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from pathlib import Path
 import airgap
 from airgap import fsio, limits
 from airgap.errors import SealiftError
-from airgap.host import inventory, logs, probe, redact
+from airgap.host import facts, inventory, logs, redact
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.status import status
 
@@ -47,7 +45,8 @@ def _members(paths: HostPaths) -> Iterator[tuple[str, str]]:
         p for h in inventory.holdings(paths) if h.manifest for p in redact.prompts(h.manifest)
     ]
     yield "README.txt", _README
-    yield "host.json", json.dumps(_host(paths), indent=1, sort_keys=True)
+    yield "airgap.txt", f"{airgap.__version__}, Python {sys.version.split()[0]}\n"
+    yield "host.json", _host(paths)
     yield "status.json", json.dumps([dataclasses.asdict(s) for s in status(paths)], indent=1)
     for path in (paths.ledger, paths.policy, paths.launch):
         yield from _whole(paths, path, secrets)
@@ -92,24 +91,12 @@ def _end(paths: HostPaths, path: Path, secrets: list[str]) -> Iterator[tuple[str
         yield str(path.relative_to(paths.root)), redact.text(said, secrets) + "\n"
 
 
-def _host(paths: HostPaths) -> dict[str, object]:
-    """What kind of machine it is; no names of people or networks."""
+def _host(paths: HostPaths) -> str:
+    """What kind of machine it is, as `airgap facts` says it."""
     try:
-        free: object = probe.space(paths.root).free
+        return facts.measure(paths).to_bytes().decode()
     except SealiftError as e:
-        free = e.why
-    return {
-        "airgap": airgap.__version__,
-        "python": sys.version.split()[0],
-        "kernel": platform.release(),
-        "machine": probe.machine(),
-        "glibc": probe.glibc(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory-available": probe.memory_available(),
-        "free-bytes": free,
-        "default-routes": list(probe.default_routes()),
-        "nvidia-gpu": probe.has_nvidia_gpu(),
-    }
+        return f"{e.id}: {e.what}: {e.why}\n"
 
 
 _README = """\

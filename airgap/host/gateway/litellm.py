@@ -69,13 +69,13 @@ def plan(deployment: Deployment, port: int) -> LaunchPlan:
         )
     settings = place.run / "config.json"
     fsio.write(settings, json.dumps(config(deployment)).encode(), 0o600)
-    argv = (str(place.venv / "bin" / "python"), "-I", str(program), "--config", str(settings))
-    argv += ("--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
+    argv = [str(place.venv / "bin" / "python"), "-I", str(program), "--config", str(settings)]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     env = environment.private(place.run / "home", place.tmp) | environment.OFFLINE
     env |= dict.fromkeys((*_LOCAL, *_CLOSED), "True")
     env |= {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
     env["LITELLM_MASTER_KEY"] = master_key(place)
-    return LaunchPlan(argv, env, place.run, HEALTH)
+    return LaunchPlan(tuple(argv), env, place.run, HEALTH)
 
 
 def master_key(place: DeploymentPaths) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from airgap import fsio
+from airgap import fsio, limits
 from airgap.errors import ServingError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry, Serve
-from airgap.host import endpoint, loopback, seal, smoke, venv
+from airgap.host import endpoint, logs, loopback, seal, smoke, venv
 from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import litellm, tls
@@ -19,12 +20,14 @@ from airgap.host.supervise import supervise
 from airgap.host.venv import Installer
 
 _ASK_SECONDS = 60.0
+_HEALTH_SECONDS = 10.0
+_POLL_SECONDS = 0.2
 
 
 def stage(
     place: DeploymentPaths,
     manifest: Manifest,
-    link: Callable[[tuple[FileEntry, ...], Path], None],
+    link: Callable[[Iterable[tuple[Path, FileEntry]]], None],
     python: Path,
     installer: Installer,
     sink: Sink,
@@ -35,7 +38,7 @@ def stage(
         return None
     for folder in (place.gateway.run, place.gateway.logs):
         fsio.make_dirs(folder, 0o700)
-    link(wheels.files, place.gateway.wheels)
+    link((place.gateway.wheels / f.path, f) for f in wheels.files)
     venv.build(place.gateway, wheels, python, installer, sink)
     return seal.make(place.gateway)
 
@@ -57,12 +60,29 @@ def has_gateway(deployment: Deployment) -> bool:
 
 def wait_ready(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
     """Healthy, and a certificate there. Raises ServingError, HostError `gateway.certificate`."""
-    smoke.wait_up(
-        deployment.paths.gateway, f"the gateway of {deployment.title}", litellm.HEALTH, sink
-    )
-    if tls.ensure(paths, deployment.paths.gateway):
+    place = deployment.paths.gateway
+    begun = time.monotonic()
+    while not _is_healthy(place):
+        where = endpoint.live(place)
+        if where is None or where.state != "up" or where.crashes:
+            raise _failed(deployment, logs.tail(place.engine_log) or "it ended while it started")
+        if time.monotonic() - begun > limits.GATEWAY_START_SECONDS:
+            raise _failed(deployment, f"not healthy after {limits.GATEWAY_START_SECONDS} s")
+        time.sleep(_POLL_SECONDS)
+    sink(Line("gateway", f"healthy after {time.monotonic() - begun:.1f} s"))
+    if tls.ensure(paths, place):
         text = f"the gateway vouches for itself; its certificate: SHA-256 {tls.fingerprint(paths)}"
         sink(Warn("gateway.self-signed", text))
+
+
+def _is_healthy(place: DeploymentPaths) -> bool:
+    where = endpoint.live(place)
+    if where is None or where.state != "up":
+        return False
+    try:
+        return loopback.request(where.port, litellm.HEALTH, seconds=_HEALTH_SECONDS).status == 200
+    except loopback.NoAnswer:
+        return False
 
 
 def check_through(deployment: Deployment, sink: Sink) -> None:

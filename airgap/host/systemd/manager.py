@@ -1,4 +1,4 @@
-"""Talks to systemd through systemctl. Units lie in /etc/systemd/system, and only ours are touched."""
+"""Talks to systemd by systemctl. Units lie in /etc/systemd/system; only ours are touched."""
 
 from __future__ import annotations
 

@@ -142,6 +142,18 @@ def _service(paths: HostPaths, user: str, words: tuple[str, ...]) -> str:
     return _text(("Unit", unit), ("Service", service))
 
 
+def without_hardening(text: str) -> str:
+    """The same unit as root would write it without a thought, to compare with."""
+    hardening = {*_HARDENED, *_RELAY, *_LOOPBACK_ONLY}
+    kept = (
+        line
+        for line in text.splitlines()
+        if line not in hardening
+        and not line.startswith(("RestrictAddressFamilies=", "ReadWritePaths=", "User="))
+    )
+    return "\n".join(kept) + "\n"
+
+
 def _of_kind(kind: str) -> Iterable[str]:
     if kind == "door":
         return (*_RELAY, "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX")
