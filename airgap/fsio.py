@@ -72,6 +72,16 @@ def fsync_dir(folder: Path) -> None:
         os.close(fd)
 
 
+def read_if_there(path: Path, max_bytes: int) -> bytes | None:
+    """At most `max_bytes` of a file, or None when there is none."""
+    with disk_errors(f"reading {path}"):
+        try:
+            with open(path, "rb") as f:
+                return f.read(max_bytes)
+        except FileNotFoundError:
+            return None
+
+
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace `path` by `data`: durable when it returns, untouched if it raises."""
     with disk_errors(f"writing {path}"):

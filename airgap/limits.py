@@ -84,6 +84,8 @@ LOG_TAIL_BYTES = 16 * KIB
 # Lines in which an engine's known messages are looked for: vLLM ends with two tracebacks.
 LOG_SEARCH_LINES = 400
 LOG_SEARCH_BYTES = 128 * KIB
+# An environment's list of checksums: vLLM's has 60,000 files of about 150 bytes a line.
+MAX_SUMS_BYTES = 64 * MIB
 # The same for each log in a support dump.
 SUPPORT_LOG_LINES = 2000
 SUPPORT_LOG_BYTES = 256 * KIB

@@ -35,11 +35,9 @@ class Launch(Document):
 
 def read(paths: HostPaths) -> Launch:
     """What this host uses; our own where nothing was chosen. IntegrityError `launch.damaged`."""
+    data = fsio.read_if_there(paths.launch, limits.MAX_LEDGER_ENTRY_BYTES)
     try:
-        with fsio.disk_errors(f"reading {paths.launch}"), open(paths.launch, "rb") as f:
-            return Launch.from_bytes(f.read(limits.MAX_LEDGER_ENTRY_BYTES))
-    except FileNotFoundError:
-        return Launch()
+        return Launch() if data is None else Launch.from_bytes(data)
     except FormatError as e:
         raise IntegrityError(
             "launch.damaged",
@@ -74,6 +72,9 @@ def start(paths: HostPaths, log: Path, *words: str) -> int | None:
     for folder in units.writable(paths, words):
         fsio.make_dirs(folder, 0o700)
         give(paths, folder)
+    for path in (paths.keys, paths.tls):
+        if path.exists():
+            give(paths, path)
     for name, text in units.render(paths, chosen.user, words).items():
         manager.put(name, text)
     manager.start(units.name_of(words))

@@ -43,7 +43,8 @@ def hold(path: Path, what: str) -> None:
 def holder(path: Path) -> int | None:
     """Process id of the daemon that holds the lock at `path`, or None when nobody does."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # To ask needs no right to write: a relay sees the engines' folders read-only.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:

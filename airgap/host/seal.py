@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from airgap import fsio
+from airgap import fsio, limits
 from airgap.errors import IntegrityError
 from airgap.host.paths import DeploymentPaths
 from airgap.parallel import each
@@ -65,10 +65,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def read(place: DeploymentPaths) -> tuple[str, dict[str, str]] | None:
     """SHA-256 of the list and what it says, path by path; None when there is none."""
-    try:
-        with fsio.disk_errors(f"reading {place.sums}"):
-            data = place.sums.read_bytes()
-    except FileNotFoundError:
+    data = fsio.read_if_there(place.sums, limits.MAX_SUMS_BYTES)
+    if data is None:
         return None
     lines = (line.partition("  venv/") for line in data.decode("utf-8", "replace").splitlines())
     return hashlib.sha256(data).hexdigest(), {path: digest for digest, _, path in lines}

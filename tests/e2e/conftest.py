@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.hostlab import HostLab, Parts, fetch_parts, free_port
+from tests.e2e import container
+from tests.e2e.hostlab import HostLab, Parts, fetch_gateway, fetch_parts, free_port
 from tests.e2e.world import Connected
 
 
@@ -21,6 +22,31 @@ def parts(pytestconfig: pytest.Config) -> Parts:
     folder = Path(named) if named else cache.mkdir("wheels")
     folder.mkdir(parents=True, exist_ok=True)
     return fetch_parts(folder)
+
+
+@pytest.fixture(scope="session")
+def litellm(pytestconfig: pytest.Config) -> tuple[Path, ...]:
+    """LiteLLM's wheels, downloaded once into the same place."""
+    named = os.environ.get("SEALIFT_TEST_CACHE")
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = Path(named) / "gateway" if named else cache.mkdir("gateway")
+    folder.mkdir(parents=True, exist_ok=True)
+    return fetch_gateway(folder)
+
+
+@pytest.fixture(scope="session")
+def rootfs(pytestconfig: pytest.Config) -> Path:
+    """A Debian with systemd for containers, made once; skips with the reason where it cannot be."""
+    reason = container.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    named = os.environ.get("SEALIFT_TEST_CACHE")
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = Path(named) if named else cache.mkdir("rootfs")
+    folder.mkdir(parents=True, exist_ok=True)
+    return container.make_rootfs(folder)
 
 
 @pytest.fixture

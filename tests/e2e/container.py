@@ -1,0 +1,137 @@
+"""A whole air-gapped host: Debian with systemd in a container without a network.
+
+The root file system is made once by mmdebstrap and kept; each container writes to a layer of its
+own above it, which a stop and a start keep, as a disk survives a reboot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.world import QUESTION, Done, run
+
+PACKAGES = "systemd,systemd-sysv,dbus,libgomp1,libnuma1,python3,python3-venv,strace"
+# Rights that a container inside a restricted one has; harmless elsewhere.
+CONF = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+cgroupns = "host"
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+AIRGAP = ("python3", "/kit/airgap.pyz", "--json")
+
+
+def why_not() -> str | None:
+    """Why no such host can be made here, or None."""
+    if os.geteuid() != 0:
+        return "not root: a host with systemd in a container needs it"
+    lacking = [t for t in ("podman", "mmdebstrap", "runc") if shutil.which(t) is None]
+    return f"not installed: {', '.join(lacking)} (make test installs them)" if lacking else None
+
+
+def make_rootfs(cache: Path) -> Path:
+    """Debian 12 with systemd and Python, made once."""
+    root = cache / "bookworm"
+    if not (root / "complete").exists():
+        shutil.rmtree(root, ignore_errors=True)
+        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
+        done = run([*argv, "bookworm", str(root)], cache)
+        assert done.code == 0, done.err[-2000:]
+        (root / "complete").touch()
+    return root
+
+
+@dataclass
+class Container:
+    """`mounts`: folders of this machine to read-only places inside."""
+
+    rootfs: Path
+    folder: Path
+    mounts: dict[Path, str]
+    name: str = field(default_factory=lambda: f"sealift-{secrets.token_hex(4)}")
+
+    def podman(self, *words: str, expect: int | None = 0) -> Done:
+        conf = self.folder / "containers.conf"
+        conf.write_text(CONF)
+        env = {**os.environ, "CONTAINERS_CONF": str(conf)}
+        done = run(["podman", *words], self.folder, env=env)
+        assert expect is None or done.code == expect, f"podman {words}: {done}"
+        return done
+
+    def begin(self) -> None:
+        """Boot."""
+        argv = ["run", "-d", "--privileged", "--systemd=always", "--cgroupns", "private"]
+        argv += ["--network", "none", "--name", self.name]
+        for source, target in self.mounts.items():
+            argv += ["-v", f"{source}:{target}:ro"]
+        done = self.podman(*argv, "--rootfs", f"{self.rootfs}:O", "/sbin/init", expect=None)
+        if done.code != 0:
+            pytest.skip(f"podman cannot run a container here: {done.err.strip()[-300:]}")
+        self.wait_booted()
+
+    def wait_booted(self) -> None:
+        self.until(
+            lambda: (
+                self.sh("systemctl is-system-running", expect=None).out.strip()
+                in ("running", "degraded")
+            ),
+            90,
+        )
+
+    def reboot(self) -> None:
+        self.podman("stop", "-t", "60", self.name)
+        self.podman("start", self.name)
+        self.wait_booted()
+
+    def sh(self, script: str, expect: int | None = 0) -> Done:
+        return self.podman("exec", self.name, "sh", "-c", script, expect=expect)
+
+    def airgap(self, *words: str, expect: int = 0) -> Done:
+        return self.podman("exec", self.name, *AIRGAP, *words, expect=expect)
+
+    def status(self) -> dict[str, dict[str, object]]:
+        """Version -> what `airgap status` says."""
+        lines = [json.loads(s) for s in self.airgap("status").out.splitlines()]
+        return {str(s["version"]): s for s in lines if "version" in s}
+
+    def serves(self, version: str) -> bool:
+        return self.status().get(version, {}).get("state") == "serving"
+
+    def ask(self, port: int, *, model: str = "smol") -> str:
+        """A chat answer through the front, from inside; '' when there is none."""
+        body = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
+        script = (
+            "import sys, urllib.request as u; kind = {'Content-Type': 'application/json'}; "
+            "r = u.Request(sys.argv[1], sys.argv[2].encode(), kind); "
+            "sys.stdout.write(u.urlopen(r, timeout=120).read().decode())"
+        )
+        text = json.dumps(body | {"max_tokens": 16, "temperature": 0})
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        argv = ("exec", self.name, "python3", "-c", script, url, text)
+        done = self.podman(*argv, expect=None)
+        return str(json.loads(done.out)["choices"][0]["message"]["content"]) if done.out else ""
+
+    def until(self, true: object, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():  # type: ignore[operator]
+            assert time.monotonic() < deadline, self.journal()
+            time.sleep(0.5)
+
+    def journal(self) -> str:
+        return self.sh("journalctl --no-pager -n 60 2>&1", expect=None).out
+
+    def close(self) -> None:
+        subprocess.run(["podman", "rm", "-f", "-t", "0", self.name], capture_output=True)

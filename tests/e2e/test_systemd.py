@@ -1,0 +1,178 @@
+"""A bare Debian with systemd and no network: kit, trust, install, crash, reboot, revocation.
+
+One host, in this order; nothing but the kit and the bundles was ever put on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.container import Container
+from tests.e2e.world import Connected
+
+pytestmark = pytest.mark.e2e
+NAME = "smollm2"
+
+
+@pytest.fixture(scope="module")
+def bundles(connected: Connected) -> dict[str, Path]:
+    """1.0 and 2.0 for the container's own Python."""
+    return {v: connected.bundle(v, out="debian", python="3.11") for v in ("1.5", "2.5")}
+
+
+@pytest.fixture(scope="module")
+def host(
+    connected: Connected,
+    bundles: dict[str, Path],
+    rootfs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Container]:
+    media = next(iter(bundles.values())).parent
+    made = Container(
+        rootfs,
+        tmp_path_factory.mktemp("container"),
+        {connected.folder / "kit": "/kit", media: "/media"},
+    )
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.close()
+
+
+def unit_of(host: Container, kind: str, version: str = "") -> str:
+    tail = f"-{version}" if version else ""
+    return f"sealift-{NAME}-{kind}{tail}.service"
+
+
+def test_bare_host_serves_after_three_commands(
+    connected: Connected, host: Container, bundles: dict[str, Path]
+) -> None:
+    sheet = host.sh("cd /kit && sha256sum -c airgap-fingerprints.txt")
+    assert "airgap.pyz: OK" in sheet.out
+    sha256 = hashlib.sha256((connected.folder / "kit/root.json").read_bytes()).hexdigest()
+    host.airgap("trust", "add", "/kit/root.json", "--sha256", sha256)
+    host.airgap("install", f"/media/{NAME}-1.5")
+    assert "4" in host.ask(connected.port)
+    assert host.serves("1.5")
+    assert len(host.sh("cat /proc/net/route").out.splitlines()) == 1, "it has a route"
+
+
+def test_units_run_as_their_own_user_and_log_to_the_journal(host: Container) -> None:
+    for kind, version in (("engine", "1.5"), ("front", "")):
+        unit = unit_of(host, kind, version)
+        shown = host.sh(f"systemctl show -p User,ActiveState,MainPID {unit}").out
+        assert "User=sealift" in shown and "ActiveState=active" in shown
+        pid = re.search(r"MainPID=(\d+)", shown)
+        assert pid is not None
+        status = host.sh(f"cat /proc/{pid[1]}/status").out
+        assert re.search(r"NoNewPrivs:\s1", status) and re.search(r"CapEff:\s0{16}", status)
+    logged = host.sh(f"journalctl -u {unit_of(host, 'engine', '1.5')} --no-pager").out
+    assert "llama" in logged or "model" in logged
+    assert "2+2" not in host.journal()
+
+
+def test_systemd_finds_no_error_in_the_units_and_less_exposure(host: Container) -> None:
+    shown = host.airgap("service", "show", NAME).out
+    before = [float(x) for x in re.findall(r"without hardening: .*?: ([\d.]+)", shown)]
+    after = [float(x) for x in re.findall(r"# exposure: .*?: ([\d.]+)", shown)]
+    print("systemd-analyze security, before and after:", list(zip(before, after, strict=True)))
+    assert len(after) >= 4
+    daemons = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
+    assert len(daemons) >= 2 and all(b > 9 and a < 3 for b, a in daemons), shown
+
+
+def test_second_run_of_everything_changes_nothing(host: Container) -> None:
+    listing = (
+        "cd /var/lib/airgap && find . /etc/systemd/system /etc/sysusers.d -type f "
+        "! -path '*/run/*' ! -path '*/logs/*' ! -path '*/tmp/*' -exec sha256sum {} + "
+        "| sort -k 2 | sha256sum; systemctl show -p MainPID 'sealift-*'"
+    )
+    before = host.sh(listing).out
+    host.airgap("install", f"/media/{NAME}-1.5")
+    host.airgap("start", NAME)
+    assert host.sh(listing).out == before
+    host.airgap("verify", "--installed")
+
+
+def test_killed_engine_supervisor_and_front_come_back(
+    connected: Connected, host: Container
+) -> None:
+    for kind, version in (("engine", "1.5"), ("front", "")):
+        unit = unit_of(host, kind, version)
+        pid = host.sh(f"systemctl show -p MainPID --value {unit}").out.strip()
+        host.sh(f"kill -9 {pid}")
+        host.until(lambda: "4" in host.ask(connected.port))
+        assert host.sh(f"systemctl show -p MainPID --value {unit}").out.strip() != pid
+    host.sh(KILL_ENGINE)
+    host.until(lambda: "4" in host.ask(connected.port))
+    assert host.serves("1.5")
+
+
+KILL_ENGINE = (
+    "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' < $p/cmdline 2>/dev/null) in "
+    "*/llama-server*--alias*) kill -9 ${p#/proc/};; esac; done"
+)
+
+
+def test_it_comes_back_after_a_reboot(connected: Connected, host: Container) -> None:
+    host.reboot()
+    host.until(lambda: "4" in host.ask(connected.port), 120)
+    assert host.serves("1.5")
+    host.airgap("verify", "--installed")
+
+
+def test_upgrade_and_rollback_under_systemd(connected: Connected, host: Container) -> None:
+    host.airgap("install", f"/media/{NAME}-2.5")
+    assert host.serves("2.5")
+    assert "inactive" in host.sh(f"systemctl is-active {unit_of(host, 'engine', '1.5')}", None).out
+    host.airgap("rollback")
+    assert host.serves("1.5")
+    assert "4" in host.ask(connected.port)
+    host.airgap("rollback", "--version", "2.5")
+    host.airgap("audit")
+
+
+def test_version_that_keeps_crashing_returns_to_the_one_before(
+    connected: Connected, host: Container
+) -> None:
+    """By the unit's OnFailure: the engine's own user may not switch anything."""
+    host.airgap("rollback")
+    host.airgap("install", f"/media/{NAME}-2.5")
+    assert host.status()["2.5"]["probation_until"] is not None
+
+    def killed_and_returned() -> bool:
+        host.sh(KILL_ENGINE, expect=None)
+        return host.serves("1.5")
+
+    host.until(killed_and_returned, 180)
+    assert "4" in host.ask(connected.port)
+    last = host.sh("tail -n 1 /var/lib/airgap/ledger.jsonl").out
+    assert json.loads(last)["event"] == "return"
+
+
+def test_revoked_version_is_flagged_and_does_not_come_back_after_a_reboot(
+    connected: Connected, host: Container
+) -> None:
+    host.airgap("install", f"/media/{NAME}-2.5")
+    connected.revoke("1.5")
+    connected.sealift("pack", NAME, "2.5", "-o", "debian/later")
+    host.airgap("install", f"/media/later/{NAME}-2.5")
+    assert host.status()["1.5"]["approval"] == "trust.revoked"
+    assert host.status()["2.5"]["approval"] == "approved"
+    assert host.airgap("rollback", expect=4).error["id"] in ("trust.revoked", "host.no-rollback")
+    assert host.serves("2.5")
+
+
+def test_uninstall_leaves_no_unit_and_no_process(host: Container) -> None:
+    host.airgap("uninstall", NAME, "--stop", "--purge")
+    units = host.sh("ls /etc/systemd/system/sealift-* 2>/dev/null", expect=None).out
+    assert units == ""
+    assert host.sh("systemctl --no-legend list-units 'sealift-*'").out.strip() == ""
+    assert host.sh("find /var/lib/airgap/store /var/lib/airgap/deployments -type f").out == ""
