@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from airgap import limits
-from airgap.cli import Settings
+from airgap.cli import DEFAULT_ROOT, Settings
 from airgap.host import install as work
 from airgap.host.launch import KINDS
 from airgap.host.paths import HostPaths
@@ -69,7 +69,13 @@ def install(
     serves now, smoke-test it, switch. If anything fails, what served serves on."""
     paths = HostPaths(settings.root)
     options = work.Options(
-        allow_downgrade, adopt, uv, kit_folder(), probation_minutes * 60, supervisor
+        allow_downgrade,
+        adopt,
+        uv,
+        kit_folder(),
+        probation_seconds=probation_minutes * 60,
+        supervisor=supervisor,
+        usual_root=settings.root == DEFAULT_ROOT,
     )
     if dry_run:
         payload = work.dry_run(paths, bundle, options, settings.sink)
