@@ -199,9 +199,15 @@ class Large:
         raise wrong(self.item, "source.size", why)
 
     def _begin(self, mark: str | None) -> None:
-        """The source has answered: from now on others may join in."""
+        """The source has answered: from now on others may join in.
+
+        Only the first answer begins the file: a later one would drop what connections have written
+        and not noted yet, which the digest has taken from memory already.
+        """
         header = self.partial.header
-        if header is None or (header.validator is None and not self.partial.ranges.total):
+        if not self._known and (
+            header is None or (header.validator is None and not self.partial.ranges.total)
+        ):
             self.partial.begin(Header(self._size, mark))
         self._known = True
         self._job.changed.notify_all()
