@@ -110,7 +110,9 @@ def judge_evidence(
             text = f"{f.severity} {f.id} in {f.artifact}/{f.path}: {f.message}"
             out.append(Problem("policy.finding", text))
     out += _judge_signatures(policy, manifest, findings)
-    scanned = {(c.artifact, c.path, c.sha256): c for c in coverage.files}
+    # Of two lines for one file the worse one counts: `not-covered` sorts last.
+    lines = sorted(coverage.files, key=lambda c: c.verdict)
+    scanned = {(c.artifact, c.path, c.sha256): c for c in lines}
     for artifact in manifest.artifacts:
         for entry in artifact.files:
             line = scanned.get((artifact.name, entry.path, entry.sha256))
