@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-ENGINE ?= llama.cpp
+ENGINE ?= vllm
 
 # Debian packages: the demo's engines need libgomp1 and libnuma1; the tests also read bundles with
 # skopeo, set clocks back with faketime and look at system calls with strace.

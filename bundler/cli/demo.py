@@ -13,7 +13,7 @@ from bundler.cli import Settings
 @click.option(
     "--engine",
     type=click.Choice(["vllm", "llama.cpp"]),
-    default="llama.cpp",
+    default="vllm",
     show_default=True,
     help="Which engine serves; llama.cpp is the small demo.",
 )

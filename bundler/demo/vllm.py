@@ -47,7 +47,7 @@ class VllmRecipe:
         "torch for CPUs (pip's find-links, else PyTorch's index)": 191_800_000,
     }
     disk_bytes = 7_000_000_000
-    minutes = "4 to 6 minutes"
+    minutes = "4 to 8 minutes"
     libraries: Mapping[str, str] = {"libnuma.so.1": "libnuma1", "libgomp.so.1": "libgomp1"}
 
     def fetched(self, folder: Path) -> bool:
