@@ -62,7 +62,7 @@ def _interrupt(_number: int, _frame: types.FrameType | None) -> None:
 def _watch(paths: HostPaths, deployment: Deployment) -> None:
     """Until a signal comes. A front that died is started again; an engine is its supervisor's."""
     place = deployment.paths
-    port = serving_plan(deployment.manifest).port
+    serve = serving_plan(deployment.manifest)
     try:
         while True:
             where = endpoint.live(place)
@@ -73,7 +73,9 @@ def _watch(paths: HostPaths, deployment: Deployment) -> None:
                     why=logs.tail(place.engine_log) or "its supervisor is gone",
                     do=f"look at {place.engine_log}, then run the same command again",
                 )
-            services.start_front(paths, place.name, port)
+            services.start_front(paths, place.name, serve.port)
+            if serve.gateway is not None:
+                services.start_door(paths, place.name, serve.gateway.port)
             time.sleep(_LOOK_SECONDS)
     except KeyboardInterrupt:
         return

@@ -223,6 +223,16 @@ def _port(paths: HostPaths, manifest: Manifest) -> Iterator[Problem]:
             f"another program listens on 127.0.0.1:{port}",
             f"stop it (`ss -ltnp 'sport = :{port}'` names it), or approve another serve.port",
         )
+    gateway = manifest.serve.gateway
+    if gateway is None:
+        return
+    door = front.live(paths.door(manifest.name))
+    if (door is None or door.port != gateway.port) and not probe.port_is_free(gateway.port):
+        yield Problem(
+            "port",
+            f"another program listens on port {gateway.port}, which is to be the gateway's",
+            f"stop it (`ss -ltnp 'sport = :{gateway.port}'` names it), or approve another port",
+        )
 
 
 def warnings(manifest: Manifest) -> Iterator[Warn]:

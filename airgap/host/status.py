@@ -8,6 +8,7 @@ from airgap.errors import SealiftError
 from airgap.host import endpoint, front, ledger, locks, probation
 from airgap.host.activate import SWITCHES, address, versions
 from airgap.host.deployment import Deployment, load
+from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 
 
@@ -15,8 +16,8 @@ from airgap.host.paths import HostPaths
 class Status:
     """One deployment.
 
-    `state`: `serving` (current, engine and front up), `unreachable` (current, engine up, no
-    front), `restarting`, `failed` (crashed too often), `beside` (runs without being current),
+    `state`: `serving` (current, all up), `unreachable` (current, engine up; front, door or gateway
+    not), `restarting`, `failed` (crashed too often), `beside` (runs without being current),
     `stopped`, `incomplete` (a killed install), `damaged`. `since` is UTC POSIX seconds.
     `pids`: front, supervisor, engine, as far as they live. `manifest` is its SHA-256.
     `approved_by`: the officers who approved it, as this host read it at its installation.
@@ -55,6 +56,7 @@ def _one(paths: HostPaths, name: str, version: str) -> Status:
         state = "incomplete" if e.id == "host.not-staged" else "damaged"
         return Status(name, version, is_current, state, None, None, (), None, e.why)
     door = front.live(paths.front(name)) if is_current else None
+    reachable = door is not None and _gateway_is_up(paths, deployment)
     supervisor = locks.holder(place.supervisor_lock)
     pids = [door.pid if door else None, supervisor]
     pids.append(where.engine if where is not None and where.state == "up" else None)
@@ -62,7 +64,7 @@ def _one(paths: HostPaths, name: str, version: str) -> Status:
         name,
         version,
         is_current,
-        _state(where, supervisor, current=is_current, door=door is not None),
+        _state(where, supervisor, current=is_current, door=reachable),
         where.since if where is not None else None,
         address(deployment.manifest) if door is not None else None,
         tuple(p for p in pids if p is not None),
@@ -70,6 +72,15 @@ def _one(paths: HostPaths, name: str, version: str) -> Status:
         _detail(place_crashes=where.crashes if where else 0, how=where.last_exit if where else ""),
         *_history(paths, deployment, current=is_current),
     )
+
+
+def _gateway_is_up(paths: HostPaths, deployment: Deployment) -> bool:
+    """True also where the approved plan names none."""
+    if serving_plan(deployment.manifest).gateway is None:
+        return True
+    where = endpoint.live(deployment.paths.gateway)
+    door = front.live(paths.door(deployment.manifest.name))
+    return door is not None and where is not None and where.state == "up"
 
 
 def _history(
