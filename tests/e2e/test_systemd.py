@@ -117,7 +117,7 @@ def test_killed_engine_supervisor_and_front_come_back(
 
 KILL_ENGINE = (
     "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' < $p/cmdline 2>/dev/null) in "
-    "*/llama-server*--alias*) kill -9 ${p#/proc/};; esac; done"
+    "/var/*/llama-server*) kill -9 ${p#/proc/};; esac; done"
 )
 
 
