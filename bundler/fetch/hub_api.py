@@ -123,7 +123,6 @@ class Hub:
     def _api(self) -> HfApi:
         import huggingface_hub
 
-        huggingface_hub.set_client_factory(self._client)
         return huggingface_hub.HfApi(endpoint=self.endpoint, token=self.token or False)
 
     def _client(self) -> httpx2.Client:
@@ -143,8 +142,10 @@ class Hub:
     def _errors(self, repo: str, revision: str) -> Iterator[None]:
         """Whatever the library raises, as one of ours."""
         import httpx2
-        from huggingface_hub import errors
+        from huggingface_hub import errors, set_client_factory
+        from huggingface_hub.utils._http import default_client_factory
 
+        set_client_factory(self._client)
         try:
             yield
         except errors.HFValidationError as e:
@@ -170,6 +171,9 @@ class Hub:
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             why = f"its answer is not understood: {type(e).__name__}: {e}"[:300]
             raise _strange(self.source(repo), why) from e
+        finally:
+            # The library keeps one client for the process; ours knows this endpoint only.
+            set_client_factory(default_client_factory)
 
     def _refusal(self, e: Any, repo: str, revision: str) -> SealiftError:
         from huggingface_hub import errors
