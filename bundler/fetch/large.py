@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import httpx2
 
 # A journal line for each so many bytes or seconds of a connection: what a kill costs at most.
-_NOTE_BYTES = limits.MIB
-_NOTE_SECONDS = 1.0
+_NOTE_BYTES = limits.MIB // 4
+_NOTE_SECONDS = 0.25
 # Times a file may change under our hands before that is an error.
 MAX_RESTARTS = 4
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -177,7 +177,8 @@ class Large:
         if not asked_whole:
             if self._single and self._running != [piece]:
                 return None
-            if self.partial.ranges.total:
+            # Others may have written, and had hashed, what is not noted yet.
+            if self._known or self.partial.ranges.total:
                 self._restart("the file changed at its source, or it cannot send ranges")
             piece.at = 0
             self._running, self._queue = [piece], []
