@@ -65,9 +65,14 @@ class DeploymentPaths:
         return self.folder / "venv"
 
     @property
+    def venvs(self) -> Path:
+        """Where environments lie that deployments share."""
+        return self.folder.parents[2] / "venvs"
+
+    @property
     def gateway(self) -> DeploymentPaths:
         """The gateway's own wheels, environment, run and logs, when the deployment has one."""
-        return DeploymentPaths(self.folder / "gateway")
+        return _GatewayPaths(self.folder / "gateway")
 
     @property
     def run(self) -> Path:
@@ -96,6 +101,14 @@ class DeploymentPaths:
     @property
     def supervisor_log(self) -> Path:
         return self.logs / "supervisor.log"
+
+
+class _GatewayPaths(DeploymentPaths):
+    """As a deployment's own, one folder deeper."""
+
+    @property
+    def venvs(self) -> Path:
+        return self.folder.parents[3] / "venvs"
 
 
 @dataclass(frozen=True)
@@ -179,6 +192,10 @@ class HostPaths:
     @property
     def deployments(self) -> Path:
         return self.root / "deployments"
+
+    @property
+    def venvs(self) -> Path:
+        return self.root / "venvs"
 
     def name_folder(self, name: str) -> Path:
         return self.deployments / name

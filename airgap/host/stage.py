@@ -61,9 +61,9 @@ def stage(
     write_template(place, manifest)
     wheels = manifest.wheels_to_serve()
     link_files(store, ((place.wheels / f.path, f) for f in wheels.files))
-    venv.build(place, wheels, python, installer, sink)
+    label = venv.build(place, wheels, python, installer, sink)
     sealed = gateway.stage(place, manifest, partial(link_files, store), python, installer, sink)
-    _seal(place, manifest, digest, python, installer.label, sealed)
+    _seal(place, manifest, digest, python, label, sealed)
     return load(paths, manifest.name, manifest.version)
 
 
@@ -175,9 +175,8 @@ def _seal(
     installer: str,
     gateway_sums: str | None,
 ) -> None:
-    """Everything on disk first, then the record: one sync, for an installer fsyncs nothing."""
+    """The record last: all before it is fsynced, the environment by its own builder."""
     environment = seal.make(place) if place.venv.is_dir() else None
-    os.sync()
     record = DeploymentRecord(
         name=manifest.name,
         version=manifest.version,

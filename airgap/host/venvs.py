@@ -1,0 +1,98 @@
+"""Environments that deployments share: `venvs/KEY`, one for each set of wheels and Python.
+
+Two versions of a bundle mostly differ in a model, an adapter or a prompt, and an environment of
+vLLM has 2 GB: it is installed once. A deployment's `venv` is a link to it. The record is written
+last, as a deployment's is: without it the folder is the rest of a killed run.
+See docs/decisions/0020-shared-environments.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from airgap import fsio, limits
+from airgap.errors import FormatError
+from airgap.format.codec import Choice, Document
+from airgap.format.types import Line, Seconds, Sha256
+from airgap.host.paths import DeploymentPaths, HostPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Document):
+    """`key` is the SHA-256 of Python's version and the requirements file; `installer` and `python`
+    are for people."""
+
+    schema: Annotated[str, Choice(("sealift.environment/1",))] = "sealift.environment/1"
+    key: Sha256
+    python: Line
+    installer: Line
+    built: Seconds
+
+
+@dataclass(frozen=True)
+class EnvironmentPaths:
+    """One shared environment."""
+
+    folder: Path
+
+    @property
+    def venv(self) -> Path:
+        return self.folder / "venv"
+
+    @property
+    def requirements(self) -> Path:
+        return self.folder / "requirements.txt"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "environment.json"
+
+
+def key_of(python: str, requirements: str) -> str:
+    """`python` is the version that the wheels were locked for; `requirements` names each wheel by
+    its hash."""
+    return hashlib.sha256(f"python {python}\n{requirements}".encode()).hexdigest()
+
+
+def complete(place: EnvironmentPaths, key: str) -> Environment | None:
+    """Its record, when all of it was written and its Python still is where it was."""
+    try:
+        with open(place.record, "rb") as f:
+            found = Environment.from_bytes(f.read(limits.MAX_LEDGER_ENTRY_BYTES))
+    except (FileNotFoundError, NotADirectoryError, FormatError):
+        return None
+    # Through all links: a host may have lost the interpreter that it was made with.
+    return found if found.key == key and (place.venv / "bin" / "python").exists() else None
+
+
+def link(place: DeploymentPaths, shared: EnvironmentPaths) -> None:
+    """Have the deployment use `shared`; the link is relative, so the root may be moved."""
+    fsio.symlink(os.path.relpath(shared.venv, place.folder), place.venv)
+
+
+def unused(paths: HostPaths) -> tuple[Path, ...]:
+    """Folders of environments, complete or not, that no deployment's link names."""
+    if not paths.venvs.is_dir():
+        return ()
+    used = {Path(os.path.normpath(p.parent / os.readlink(p))).parent for p in _links(paths)}
+    return tuple(sorted(p for p in paths.venvs.iterdir() if p not in used))
+
+
+def _links(paths: HostPaths) -> list[Path]:
+    """Of engines, and of gateways, one folder deeper."""
+    found = [*paths.deployments.glob("*/*/venv"), *paths.deployments.glob("*/*/gateway/venv")]
+    return [p for p in found if p.is_symlink()]
+
+
+def discard_unused(paths: HostPaths) -> tuple[Path, ...]:
+    """Remove them; returns what was removed. The caller holds the host's lock."""
+    found = unused(paths)
+    for folder in found:
+        # The record first: what is half removed must not pass for complete.
+        (folder / "environment.json").unlink(missing_ok=True)
+        fsio.remove_tree(folder)
+    return found

