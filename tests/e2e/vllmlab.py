@@ -47,11 +47,13 @@ class VllmConnected(Connected):
     model: Path = field(kw_only=True)
 
     def request(self, version: str, **changes: str) -> Path:
-        """`changes`: `serve` (lines of the plan), `check` (lines of the check), `tables`."""
+        """`changes`: `serve` (lines of the plan), `check` (lines of the check), `tables`,
+        `length` (tokens)."""
         values = {
             "serve": "",
             "check": f'prompt = "{QUESTION}"\nexpect = "4"',
             "tables": "",
+            "length": "1024",
             **changes,
         }
         text = textwrap.dedent("""\
@@ -74,7 +76,7 @@ class VllmConnected(Connected):
             engine = "vllm"
             name = "smol"
             port = {port}
-            max-model-len = 1024
+            max-model-len = {length}
             max-num-seqs = 8
             dtype = "float32"
             enforce-eager = true
@@ -115,13 +117,17 @@ class VllmHost(Isolated):
 
     def post(self, port: int, path: str, **body: Any) -> Any:
         """A question to the public port, from inside the namespace."""
+        return self.get(port, path, json.dumps(body))
+
+    def get(self, port: int, path: str, body: str = "") -> Any:
+        """The JSON that a route answers; with a body it is posted."""
         script = (
             "import sys, urllib.request as u; kind = {'Content-Type': 'application/json'}; "
-            "r = u.Request(sys.argv[1], sys.argv[2].encode(), kind); "
+            "r = u.Request(sys.argv[1], sys.argv[2].encode() or None, kind); "
             "sys.stdout.write(u.urlopen(r, timeout=60).read().decode())"
         )
         url = f"http://127.0.0.1:{port}/v1/{path}"
-        done = run(self.enter(BASE_PYTHON, "-c", script, url, json.dumps(body)), self.root.parent)
+        done = run(self.enter(BASE_PYTHON, "-c", script, url, body), self.root.parent)
         assert done.code == 0, done.err
         return json.loads(done.out)
 
