@@ -9,8 +9,9 @@ from pathlib import Path
 from airgap import limits, policy
 from airgap.errors import DiskError, HostError, IntegrityError, PolicyError
 from airgap.events import Line, Sink, Warn
+from airgap.format.artifacts import Wheels
 from airgap.format.manifest import Manifest
-from airgap.host import fit, front, probe, system
+from airgap.host import fit, front, probe, system, venv
 from airgap.host.deployment import read_record
 from airgap.host.engines.registry import engine_for
 from airgap.host.fit import Problem
@@ -64,12 +65,20 @@ def needs(paths: HostPaths, manifest: Manifest) -> Needs:
     packed = image = 0
     if manifest.serve.runtime == "image":
         image = sum(f.size for f in manifest.image_to_serve().files) * limits.IMAGE_UNPACK_FACTOR
-    else:
-        packed = sum(f.size for f in manifest.wheels_to_serve().files)
-    gateway = manifest.gateway_wheels()
-    packed += sum(f.size for f in gateway.files) if gateway else 0
+    for wheels in _environments(manifest):
+        if not venv.is_built(paths, wheels, manifest.target.python):
+            packed += sum(f.size for f in wheels.files)
     unpacked = packed * limits.WHEEL_UNPACK_FACTOR + limits.HOST_RESERVE_BYTES
     return Needs(missing, unpacked, image)
+
+
+def _environments(manifest: Manifest) -> Iterator[Wheels]:
+    """Wheels that are installed: the engine's, the gateway's."""
+    if manifest.serve is not None and manifest.serve.runtime == "venv":
+        yield manifest.wheels_to_serve()
+    gateway = manifest.gateway_wheels()
+    if gateway is not None:
+        yield gateway
 
 
 def per_mount(paths: HostPaths, wanted: Needs) -> tuple[Share, ...]:

@@ -20,13 +20,11 @@ from airgap.events import Line, Sink, Warn
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.artifacts import Wheels
 from airgap.host import environment, interpreter, venvs
-from airgap.host.paths import DeploymentPaths
+from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.venvs import Environment, EnvironmentPaths
 
 # Installing 200 wheels of 4 GB from a slow disk, in seconds.
 _INSTALL_SECONDS = 3600
-# Of the key in a folder's name: 64 bits, as unique as an abbreviated commit, and short in paths.
-_KEY_CHARS = 16
 # What the two installers say when a wheel's bytes are not the ones that were approved.
 _HASH_WORDS = ("hash mismatch", "do not match the hashes", "bad crc", "not a zip file")
 _UNFIT_WORDS = ("not a supported wheel", "no matching distribution", "no wheels with a matching")
@@ -73,6 +71,12 @@ def requirements(wheels: Wheels) -> str:
     return "".join(lines)
 
 
+def is_built(paths: HostPaths, wheels: Wheels, python: str) -> bool:
+    """Whether an environment of these wheels for Python `python` is here, so that none is made."""
+    key = venvs.key_of(python, requirements(wheels))
+    return venvs.complete(venvs.place_of(paths.venvs, key), key) is not None
+
+
 def build(
     paths: DeploymentPaths, wheels: Wheels, python: Path, installer: Installer, sink: Sink
 ) -> str:
@@ -87,7 +91,7 @@ def build(
     answered = interpreter.ask(python)
     # One that does not say its version is told apart when it has to make the environment.
     key = venvs.key_of(answered[0] if answered else str(python), listing)
-    shared = EnvironmentPaths(paths.venvs / key[:_KEY_CHARS])
+    shared = venvs.place_of(paths.venvs, key)
     found = venvs.complete(shared, key)
     if found is None:
         begun = time.monotonic()

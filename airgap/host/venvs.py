@@ -20,6 +20,8 @@ from airgap.format.codec import Choice, Document
 from airgap.format.types import Line, Seconds, Sha256
 from airgap.host.paths import DeploymentPaths, HostPaths
 
+_KEY_CHARS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Document):
@@ -56,6 +58,11 @@ def key_of(python: str, requirements: str) -> str:
     """`python` is the version that the wheels were locked for; `requirements` names each wheel by
     its hash."""
     return hashlib.sha256(f"python {python}\n{requirements}".encode()).hexdigest()
+
+
+def place_of(folder: Path, key: str) -> EnvironmentPaths:
+    """Below `folder`, under the first 64 bits of the key: paths in it get long enough."""
+    return EnvironmentPaths(folder / key[:_KEY_CHARS])
 
 
 def complete(place: EnvironmentPaths, key: str) -> Environment | None:

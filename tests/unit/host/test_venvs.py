@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from airgap import fsio
+from airgap import fsio, limits
 from airgap.events import Event, Line
 from airgap.format.manifest import Manifest
-from airgap.host import deployment, stage, venv, venvs
+from airgap.host import deployment, preflight, stage, venv, venvs
 from airgap.host.engines import llama_cpp
 from airgap.host.paths import HostPaths
 from tests.unit.host.parts import PROGRAM, UV, digest_of, make_manifest, wheel_bytes
@@ -133,3 +133,12 @@ def test_gateways_environment_counts_as_used(paths: HostPaths) -> None:
     assert venvs.unused(paths) == (shared.folder,)
     venvs.link(gateway, shared)
     assert venvs.unused(paths) == ()
+
+
+def test_preflight_asks_no_space_for_an_environment_that_is_here(paths: HostPaths) -> None:
+    new = make_manifest(paths, "2", models=("other.gguf",))
+    before = preflight.needs(paths, new)
+    put(paths, make_manifest(paths, "1"))
+    after = preflight.needs(paths, new)
+    packed = sum(f.size for f in new.wheels_to_serve().files)
+    assert before.unpack_bytes - after.unpack_bytes == packed * limits.WHEEL_UNPACK_FACTOR
