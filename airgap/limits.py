@@ -59,6 +59,9 @@ ENGINE_START_SECONDS = 1800
 GATEWAY_START_SECONDS = 300
 # Seconds between SIGTERM and SIGKILL when an engine is stopped.
 ENGINE_STOP_SECONDS = 20
+# Seconds after an engine's end in which the processes that it started may clean up and end too:
+# Python's tracker of shared memory needs less than one.
+ENGINE_GROUP_SECONDS = 5
 # Seconds that answers under way may take to finish after a switch, before the old engine stops:
 # nothing waits for it but the command, and a long answer takes minutes.
 DRAIN_SECONDS = 300

@@ -138,6 +138,29 @@ def _released(lock: Path, pid: int, seconds: float) -> bool:
     return True
 
 
+def wait_group(leader: int, seconds: float) -> None:
+    """Wait until no process of the group lives, its ended leader aside, at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    while _living(leader) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
+def _living(group: int) -> bool:
+    """Whether a process of that group runs: one that ended and was not waited for does not."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = Path(entry.path, "stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended in between
+        # proc(5): after the name in parentheses come the state, the parent, the group.
+        state, _, found = stat.rpartition(b")")[2].split()[:3]
+        if int(found) == group and state not in (b"Z", b"X"):
+            return True
+    return False
+
+
 def start_ticks(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot, or None when it is gone: with the id it
     names one process for ever. proc(5), /proc/pid/stat field 22."""

@@ -143,6 +143,8 @@ class _Supervisor:
                     return True
             return False
         finally:
+            # What the engine started ends with it, and takes its shared memory along.
+            processes.wait_group(process.pid, limits.ENGINE_GROUP_SECONDS)
             # The whole group goes before the leader is reaped, while the id is surely its own.
             _signal_group(process.pid, signal.SIGKILL)
             process.wait()
