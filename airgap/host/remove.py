@@ -15,7 +15,7 @@ from pathlib import Path
 from airgap import fsio
 from airgap.errors import DiskError, HostError
 from airgap.events import Line, Sink, silent
-from airgap.host import activate, inventory, ledger, services
+from airgap.host import activate, inventory, ledger, services, venvs
 from airgap.host.activate import Judge
 from airgap.host.inventory import Holding
 from airgap.host.paths import HostPaths
@@ -67,6 +67,7 @@ def uninstall(
         services.forget(paths, name, None)
         fsio.remove_tree(paths.name_folder(name))
         fsio.remove_tree(paths.stored / name)
+    venvs.discard_unused(paths)
     return Removed(tuple(h.title for h in going), len(sizes), sum(sizes.values()))
 
 
@@ -82,6 +83,7 @@ def gc(paths: HostPaths, judge: Judge, sink: Sink = silent, *, dry_run: bool = F
     if dry_run:
         return done
     Store(paths.store).discard_incoming()
+    venvs.discard_unused(paths)
     if not going and not blobs:
         return done
     data = {"deployments": str(len(going)), "blobs": str(len(blobs)), "bytes": str(done.size)}
@@ -90,6 +92,7 @@ def gc(paths: HostPaths, judge: Judge, sink: Sink = silent, *, dry_run: bool = F
         data = {"name": h.name, "version": h.version, "purge": "false"}
         _noted(paths, "uninstall", data, partial(_remove, paths, h, set()))
         sink(Line("removed", h.title))
+    venvs.discard_unused(paths)
     return done
 
 

@@ -12,7 +12,7 @@ import pytest
 from airgap import fsio, limits
 from airgap.events import Event, Line
 from airgap.format.manifest import Manifest
-from airgap.host import deployment, preflight, stage, venv, venvs
+from airgap.host import deployment, preflight, remove, stage, venv, venvs
 from airgap.host.engines import llama_cpp
 from airgap.host.paths import HostPaths
 from tests.unit.host.parts import PROGRAM, UV, digest_of, make_manifest, wheel_bytes
@@ -142,3 +142,12 @@ def test_preflight_asks_no_space_for_an_environment_that_is_here(paths: HostPath
     after = preflight.needs(paths, new)
     packed = sum(f.size for f in new.wheels_to_serve().files)
     assert before.unpack_bytes - after.unpack_bytes == packed * limits.WHEEL_UNPACK_FACTOR
+
+
+def test_uninstall_removes_the_environment_with_its_last_user(paths: HostPaths) -> None:
+    put(paths, make_manifest(paths, "1"))
+    put(paths, make_manifest(paths, "2", models=("other.gguf",)))
+    remove.uninstall(paths, "tiny", "1")
+    assert len(environments(paths)) == 1
+    remove.uninstall(paths, "tiny", "2")
+    assert environments(paths) == []
