@@ -27,6 +27,7 @@ _COMMANDS = {
     "kit": Entry("bundler.cli.pack", "Write what an isolated host needs first."),
     "wheels": Entry("bundler.cli.wheels", "Locked wheels for other tools: export."),
     "policy": Entry("bundler.cli.policy", "Turn a policy in TOML into what hosts read."),
+    "store": Entry("bundler.cli.store", "The store of all builds: gc, du, verify."),
     "demo": Entry("bundler.cli.demo", "Play the whole journey on this machine."),
 }
 
