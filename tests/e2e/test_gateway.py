@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from airgap.errors import HostError
+from airgap.errors import HostError, IntegrityError
 from airgap.events import Warn
 from airgap.format.types import Gateway
 from airgap.host import activate, endpoint
@@ -209,7 +209,7 @@ def test_nothing_of_the_inside_is_told(served: Served) -> None:
         {"base_url": "http://127.0.0.1:9/evil"},
         {"user_config": {"model_list": []}},
         {"fallbacks": [{"model": "smol", "api_base": "http://127.0.0.1:9"}]},
-        {"model": "hosted_vllm/smol"},
+        {"model": "hosted_vllm/other"},
         {"model": "openai/gpt-4o"},
     ],
     ids=lambda o: next(iter(o)),
@@ -226,7 +226,10 @@ def test_status_names_the_door_and_nothing_was_changed(served: Served) -> None:
     one = next(s for s in status(served.lab.paths) if s.version == "1")
     assert one.address is not None and one.address.startswith("https://")
     assert one.address.endswith(f":{served.port}/v1")
-    verify_installed(served.lab.paths)
+    with pytest.raises(IntegrityError) as e:
+        verify_installed(served.lab.paths)
+    # This host trusts nobody, so its receipts cannot be judged; every file is as it was made.
+    assert e.value.why.startswith("ledger: ") and "\n" not in e.value.why
 
 
 def test_certificate_without_its_key_is_refused(served: Served, tmp_path: Path) -> None:

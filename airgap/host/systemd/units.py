@@ -89,7 +89,15 @@ def render(paths: HostPaths, user: str, words: tuple[str, ...]) -> dict[str, str
             ("Unit", [f"Description=Sealift {name}: return to the version before"]),
             (
                 "Service",
-                ["Type=oneshot", f"ExecStart={_command(paths, 'give-back', *words[1:])}"],
+                [
+                    "Type=oneshot",
+                    "TimeoutStartSec=infinity",
+                    f"ExecStart={_command(paths, 'give-back', *words[1:])}",
+                    # Nothing serves until it has worked: what failed once may have been load.
+                    "Restart=on-failure",
+                    "RestartSec=10",
+                    "RestartPreventExitStatus=2 3 4 5",
+                ],
             ),
         )
     return out
