@@ -160,7 +160,7 @@ def test_version_that_keeps_crashing_returns_to_the_one_before(
     assert json.loads(last)["event"] == "return"
 
 
-def test_revoked_version_is_flagged_and_does_not_come_back_after_a_reboot(
+def test_revoked_version_is_flagged_and_no_way_back(
     connected: Connected, host: Container
 ) -> None:
     host.airgap("install", f"/media/{NAME}-2.5")
