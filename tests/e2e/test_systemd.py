@@ -160,9 +160,7 @@ def test_version_that_keeps_crashing_returns_to_the_one_before(
     assert json.loads(last)["event"] == "return"
 
 
-def test_revoked_version_is_flagged_and_no_way_back(
-    connected: Connected, host: Container
-) -> None:
+def test_revoked_version_is_flagged_and_no_way_back(connected: Connected, host: Container) -> None:
     host.airgap("install", f"/media/{NAME}-2.5")
     connected.revoke("1.5")
     connected.sealift("pack", NAME, "2.5", "-o", "debian/later")
