@@ -48,7 +48,7 @@ class Done:
 
 def run(argv: list[str], cwd: Path, **kwargs: Any) -> Done:
     done = subprocess.run(
-        argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=300, **kwargs
+        argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=900, **kwargs
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
