@@ -58,7 +58,7 @@ lint: $(VENV)/.dev
 
 test: lint
 	$(call debian,$(TEST_PACKAGES))
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 bench: $(VENV)/.dev
 	$(call debian,$(TEST_PACKAGES))

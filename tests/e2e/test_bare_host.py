@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.caches import alone
 from tests.e2e import barehost, hostlab
 from tests.e2e.barehost import BareHost
 from tests.e2e.world import Connected
@@ -43,7 +44,9 @@ def bare(
     assert pytestconfig.cache is not None
     cache = Path(named) if named else pytestconfig.cache.mkdir("rootfs")
     made = BareHost(tmp_path_factory.mktemp("bare") / "root", media)
-    made.start(barehost.make_tar(cache))
+    with alone(cache):
+        tar = barehost.make_tar(cache)
+    made.start(tar)
     yield made
     made.close()
 

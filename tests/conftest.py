@@ -1,0 +1,21 @@
+"""How the tests are spread over processes: a file stays together, because its fixtures are dear, and
+so do the files that share one installed vLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_TOP = Path(__file__).parent
+# Files that use the `world` of tests/e2e/vllmlab.py: two of them at once would install it twice.
+_VLLM = ("vllm", "standins")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test gets the group that pytest-xdist keeps in one process (`--dist loadgroup`)."""
+    for item in items:
+        name = str(item.path.relative_to(_TOP))
+        group = "vllm" if any(word in item.path.name for word in _VLLM) else name
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
