@@ -1,5 +1,5 @@
-"""How the tests are spread over processes: a file stays together, because its fixtures are dear, and
-so do the files that share one installed vLLM."""
+"""How the tests are spread over processes: a file stays together, because its fixtures are dear,
+and so do the files that share one installed vLLM."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "vllm" if any(word in item.path.name for word in _VLLM) else name
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes that a test makes may differ from process to process; their names must not."""
+    return "data" if isinstance(val, bytes) else None
