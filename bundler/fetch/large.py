@@ -57,6 +57,8 @@ class Large:
         self._high = self.partial.ranges.total
         # Bytes of an earlier run, or from before a restart: a wrong digest may be ours.
         self._doubtful = self._high > 0
+        # Once only: a source that serves something else each time would keep us for ever.
+        self._redone = False
         job.meter.add(self._high)
         self._follower = Follower(self.partial.fd, git_size(self.item))
         self._follower.reach(self.partial.ranges.end_of(0))
@@ -106,8 +108,9 @@ class Large:
         if self._queue:
             piece: Piece | None = self._queue.pop(0)
         else:
-            piece = cut_off(self._running) if steal and not alone else None
+            piece = cut_off(self._running, time.monotonic()) if steal and not alone else None
         if piece is not None:
+            piece.first, piece.begun = piece.at, time.monotonic()
             self._running.append(piece)
             self.users += 1
         return piece
@@ -179,7 +182,10 @@ class Large:
                 return None
             # Others may have written, and had hashed, what is not noted yet.
             if self._known or self.partial.ranges.total:
-                self._restart("the file changed at its source, or it cannot send ranges")
+                self._restart(
+                    "the file changed at its source, or it cannot send ranges",
+                    bounded=not self._single,
+                )
             piece.at = 0
             self._running, self._queue = [piece], []
             self._single = True
@@ -213,10 +219,11 @@ class Large:
         self._known = True
         self._job.changed.notify_all()
 
-    def _restart(self, why: str) -> None:
-        """Drop everything that came; connections that still bring some of it notice."""
+    def _restart(self, why: str, *, bounded: bool = True) -> None:
+        """Drop everything that came; connections that still bring some of it notice. A source that
+        knows no ranges begins anew after each cut: that is bounded by the tries."""
         self._restarts += 1
-        if self._restarts > MAX_RESTARTS and not self._single:
+        if bounded and self._restarts > MAX_RESTARTS:
             raise SourceError(
                 "source.changed",
                 f"{self.item.label} does not stay the same at {http.host(self.item)}",
@@ -310,10 +317,9 @@ class Large:
             check(self.item, found)
         except IntegrityError:
             with job.changed:
-                if self._doubtful:
-                    self.finished = False
+                if self._doubtful and not self._redone:
+                    self.finished, self._redone = False, True
                     self._restart("what came in several goes does not fit together")
-                    self._doubtful = False
                     return
             self.partial.discard()
             raise

@@ -14,6 +14,8 @@ MIN_PIECE_BYTES = 2 * limits.MIB
 MAX_PIECE_BYTES = 32 * limits.MIB
 # Pieces of a file for each connection: the last ones come in at nearly the same time.
 _PIECES_EACH = 4
+# A piece that takes less than this is not worth another connection, in seconds.
+_WORTH_SECONDS = 1.0
 
 
 class Ranges:
@@ -65,10 +67,17 @@ class Ranges:
 @dataclass(eq=False)
 class Piece:
     """A range that one connection fetches: bytes up to `at` have come. `end` may come nearer when
-    another connection takes the rest; None until the source has said how long the file is."""
+    another connection takes the rest; None until the source has said how long the file is. It was
+    begun at byte `first`, at the time `begun` of a monotonic clock."""
 
     at: int
     end: int | None
+    first: int = 0
+    begun: float = 0.0
+
+    def seconds_left(self, now: float) -> float:
+        """How long the rest takes at the pace so far, as if a megabyte had come at least."""
+        return self.left * (now - self.begun) / max(self.at - self.first, limits.MIB)
 
     @property
     def left(self) -> int:
@@ -82,12 +91,14 @@ def piece_bytes(size: int, connections: int) -> int:
     return max(MIN_PIECE_BYTES, min(share, MAX_PIECE_BYTES))
 
 
-def cut_off(pieces: list[Piece]) -> Piece | None:
-    """Half of what the slowest piece has still to fetch, taken from it; None when that is little.
+def cut_off(pieces: list[Piece], now: float) -> Piece | None:
+    """Half of what the longest piece has still to fetch, taken from it; None when that is little.
 
-    So the last connection that works never works alone.
+    So the last connection that works never works alone. What its server has sent of that half
+    already is thrown away, so a piece that will soon be there is left alone.
     """
-    longest = max((p for p in pieces if p.end is not None), key=lambda p: p.left, default=None)
+    slow = [p for p in pieces if p.end is not None and p.seconds_left(now) > _WORTH_SECONDS]
+    longest = max(slow, key=lambda p: p.left, default=None)
     if longest is None or longest.end is None or longest.left < 2 * MIN_PIECE_BYTES:
         return None
     middle = longest.at + longest.left // 2

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from airgap import limits
 from airgap.errors import DiskError, SealiftError
 from airgap.events import Event, Progress, Warn, silent
 from airgap.store import Store
@@ -182,14 +183,16 @@ def test_a_file_that_changes_to_something_else_is_refused(web: Web, store: Store
 
 
 def test_a_file_that_never_stays_the_same_is_refused(web: Web, store: Store) -> None:
-    turns = iter(range(10_000))
+    turns = iter(range(1, 10_000))
 
     def change(r: Request) -> bool:
-        r.file.etag = f'"{next(turns)}"'
+        number = next(turns)
+        r.file.etag, r.file.data = f'"{number}"', bytes([number % 256]) * len(DATA)
         return False
 
     web.files["/f"] = File(DATA, every=change)
-    assert refused(store, item(web)).id in ("source.changed", "source.unreachable")
+    error = refused(store, item(web))
+    assert error.id in ("source.changed", "source.unreachable", "source.digest")
 
 
 class Token:
@@ -440,9 +443,11 @@ def test_after_a_kill_at_seventy_percent_little_is_sent_again(web: Web, store: S
     child = start(web, store, BIG)
     child.communicate(timeout=60)
     assert child.returncode == 0
-    share = (web.sent - before) / len(BIG)
-    print(f"the second run transferred {share:.3f} of the file")
-    assert share <= 0.33
+    again = web.sent - before
+    print(f"the second run transferred {again / len(BIG):.3f} of the file")
+    # What is lost does not grow with the file: what each of 8 connections had not noted, and what
+    # the server had sent but the killed process had not read.
+    assert again <= len(BIG) * 3 // 10 + 8 * limits.MIB
     assert len(blobs(store)) == 1
 
 
