@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airgap import fsio
 from airgap.errors import FormatError, UsageError
 from airgap.events import Line, Sink, silent
+from airgap.format.artifacts import LockedArtifact
 from airgap.format.evidence import Coverage, Findings
 from airgap.format.lock import Lock
 from airgap.format.manifest import Manifest
@@ -25,6 +27,9 @@ from bundler.officers import open_packet
 from bundler.officers.repository import TrustRepository
 from bundler.request import read as read_request
 from bundler.workspace import Build, Workspace
+
+if TYPE_CHECKING:
+    from bundler.scan.interface import Stated
 
 
 def lock(path: Path, workspace: Workspace, now: int, sink: Sink = silent) -> Lock:
@@ -87,12 +92,25 @@ def fetch(found: Lock, workspace: Workspace, sink: Sink = silent) -> None:
     fetch_locked(found, workspace, sink)
 
 
-def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent) -> Build:
-    """Look at every file; write findings, coverage, bill of materials, provenance and policy."""
+def scan(
+    found: Lock,
+    workspace: Workspace,
+    policy: Policy,
+    sink: Sink = silent,
+    *,
+    advisories: Path | None = None,
+) -> Build:
+    """Look at every file; write findings, coverage, bill of materials, provenance and policy.
+
+    `advisories`: a folder of OSV advisories that the wheels are held against.
+    """
     from bundler.evidence.bom import make_bom
     from bundler.evidence.provenance import make_provenance
+    from bundler.scan.advisories import read as read_advisories
     from bundler.scan.gate import ScanArtifact, ScanFile
     from bundler.scan.gate import scan as look
+
+    known = None if advisories is None else read_advisories(advisories)
 
     store = workspace.store
     artifacts = [
@@ -100,10 +118,11 @@ def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent)
             a.name,
             a.kind,
             tuple(ScanFile(f.path, f.sha256, f.size, store.blob_path(f.sha256)) for f in a.files),
+            _stated(a),
         )
         for a in found.artifacts
     ]
-    findings, coverage = look(artifacts, sink, image_keys=policy.image_keys)
+    findings, coverage = look(artifacts, sink, known, image_keys=policy.image_keys)
     build = workspace.build(found.name, found.version)
     fsio.write(build.findings, findings.to_bytes())
     fsio.write(build.coverage, coverage.to_bytes())
@@ -114,6 +133,14 @@ def scan(found: Lock, workspace: Workspace, policy: Policy, sink: Sink = silent)
     text = f"{len(findings.findings)} findings; {covered} of {len(coverage.files)} files covered"
     sink(Line("scan", text))
     return build
+
+
+def _stated(artifact: LockedArtifact) -> Stated:
+    """What the lock says of where an artifact is from, for scanners that read its own word."""
+    from bundler.scan.interface import Stated
+
+    keys = ("source", "publisher", "licence", "base")
+    return Stated(**{key: getattr(artifact, key, "") for key in keys})
 
 
 def _tools() -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Choice, Document, Text
 from airgap.format.types import Line, Name, Prose, Severity, Sha256, Token
 
 
@@ -28,13 +28,37 @@ class Finding(Document):
     details: tuple[Sha256, ...] = ()
 
 
+# The longest template in use has some 17,000 characters.
+MAX_TEMPLATE_CHARS = 262_144
+TemplateText = Annotated[str, Text(None, MAX_TEMPLATE_CHARS, "a template")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate(Document):
+    """A chat template as it was found, for people to read: the engine runs it on every request.
+
+    `place`: the key in the file at `path`, empty where the file is the template. `sha256` is that
+    of `text`, and equals the manifest's `chat-template` where the engine is started with it.
+    """
+
+    artifact: Name
+    path: PurePosixPath
+    place: Line
+    sha256: Sha256
+    text: TemplateText
+
+
 @dataclass(frozen=True, kw_only=True)
 class Findings(Document):
-    """All findings, sorted; `tools` names scanners with versions (`modelscan 0.8.8`)."""
+    """All findings, sorted; `tools` names scanners with versions (`modelscan 0.8.8`).
+
+    `templates`: every chat template of every artifact; None where there is none.
+    """
 
     schema: Annotated[str, Choice(("sealift.findings/1",))] = "sealift.findings/1"
     tools: tuple[Line, ...]
     findings: tuple[Finding, ...]
+    templates: tuple[ChatTemplate, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,11 @@ _POLICY = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A policy in TOML to judge by; without one the built-in strict policy.",
 )
+_ADVISORIES = click.option(
+    "--advisories",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder of OSV advisories in JSON; wheels that one names are refused.",
+)
 _REPLACE = click.option(
     "--replace", is_flag=True, help="Give up the open packet; its version is never used again."
 )
@@ -99,12 +104,21 @@ Example:
 )
 @_REQUEST
 @_POLICY
+@_ADVISORIES
 @click.pass_obj
-def scan(settings: Settings, request: Path, policy_file: Path | None) -> None:
+def scan(
+    settings: Settings, request: Path, policy_file: Path | None, advisories: Path | None
+) -> None:
     """Look at every file of REQUEST; write findings and the coverage ledger."""
     found = pipeline.read_lock(request, settings.workspace)
     with fsio.exclusive(settings.workspace.lock_file, "sealift scan"):
-        build = pipeline.scan(found, settings.workspace, _policy(policy_file), settings.sink)
+        build = pipeline.scan(
+            found,
+            settings.workspace,
+            _policy(policy_file),
+            settings.sink,
+            advisories=advisories,
+        )
     _say("findings", str(build.findings))
     _say("next", f"sealift review {request}")
 
@@ -130,9 +144,16 @@ Example:
 )
 @_REQUEST
 @_POLICY
+@_ADVISORIES
 @_REPLACE
 @click.pass_obj
-def build(settings: Settings, request: Path, policy_file: Path | None, replace: bool) -> None:
+def build(
+    settings: Settings,
+    request: Path,
+    policy_file: Path | None,
+    advisories: Path | None,
+    replace: bool,
+) -> None:
     """Lock, fetch, scan and review REQUEST."""
     policy, now, workspace = _policy(policy_file), int(time.time()), settings.workspace
     sink = settings.sink
@@ -140,6 +161,6 @@ def build(settings: Settings, request: Path, policy_file: Path | None, replace: 
         found = pipeline.lock(request, workspace, now, sink)
         _locked(found)
         pipeline.fetch(found, workspace, sink)
-        pipeline.scan(found, workspace, policy, sink)
+        pipeline.scan(found, workspace, policy, sink, advisories=advisories)
         packet = pipeline.review(found, workspace, now, sink, replace=replace)
     _reviewed(packet)

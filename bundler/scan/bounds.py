@@ -35,6 +35,24 @@ MAX_TENSOR_NAME_CHARS = 512
 # Any tensor is smaller than this many bits: a file has at most 16 TiB.
 MAX_TENSOR_BITS = 2**48
 
+# One tokenizer.model; the largest in use (Gemma's) has some 5 MB.
+MAX_SENTENCEPIECE_BYTES = 64 * MIB
+# The card's front matter, in bytes: what is longer is no front matter.
+MAX_CARD_BYTES = 64 * KIB
+# Nodes of a chat template's syntax tree; the largest in use has some 3,000.
+MAX_TEMPLATE_NODES = 20_000
+# Chat templates of one artifact. Seven named ones are the most that was seen.
+MAX_TEMPLATES = 64
+# Rounds of one loop nest of constants that a template may ask for.
+MAX_TEMPLATE_ROUNDS = 10_000
+# A number in a template that counts something is smaller than this.
+MAX_TEMPLATE_NUMBER = 100_000
+# A factor in a template: indents, counts of columns.
+MAX_TEMPLATE_FACTOR = 1_000
+# One advisory, and how many of them one folder may hold: all of OSV's for PyPI are some 25,000.
+MAX_ADVISORY_BYTES = 4 * MIB
+MAX_ADVISORIES = 500_000
+
 # The part of a GGUF file before the weights: vocabulary, merges, tensor table.
 MAX_GGUF_HEADER_BYTES = 256 * MIB
 # Array elements in it, all arrays together: a vocabulary of 1 Mi with scores, types and merges.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bundler.scan import strictjson
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import finding, shown
 from bundler.scan.text import hidden_in
 
@@ -39,11 +39,11 @@ class ConfigScanner:
         """The rules are ours; the number goes up when they change."""
         return "config-rules 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up what is JSON by content, or text under a JSON name."""
         result = ScanResult()
         for subject in artifact:
-            if subject.artifact_kind == "model" and _is_ours(subject):
+            if subject.in_tree and _is_ours(subject):
                 _scan_one(subject, result)
         return result
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from bundler.scan.interface import ScanResult, Subject
+from bundler.scan.interface import OnBytes, ScanResult, Subject, unheard
 from bundler.scan.report import finding
 from bundler.scan.sniff import EXECUTABLE, PICKLE_CAPABLE
 
@@ -35,11 +35,11 @@ class ContentScanner:
         """The rules are ours; the number goes up when they change."""
         return "content-rules 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         """Covers nothing: to be free of these is not yet to have been read."""
         result = ScanResult()
         for subject in artifact:
-            if subject.artifact_kind == "model":
+            if subject.in_tree:
                 for id, severity, message in judge(subject.path, subject.kind):
                     result.findings.append(finding(NAME, subject, id, severity, message))
         return result

@@ -5,24 +5,38 @@ Same files and tool versions, same evidence: sorted, no clock values, no paths o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from airgap.events import Progress, Sink, Warn, silent
-from airgap.format.evidence import Coverage, Covered, Finding, Findings
+from airgap.format.evidence import ChatTemplate, Coverage, Covered, Finding, Findings
 from airgap.format.types import SEVERITIES
 from bundler.scan import bounds
+from bundler.scan.advisories import Advisories, AdvisoryScanner
+from bundler.scan.card import CardScanner
 from bundler.scan.config import ConfigScanner
 from bundler.scan.content import ContentScanner
 from bundler.scan.gguf import GgufScanner
 from bundler.scan.image import ImageScanner
-from bundler.scan.interface import Scanner, ScanResult, Subject, Unscanned
+from bundler.scan.interface import (
+    UNSTATED,
+    OnBytes,
+    Scanner,
+    ScanResult,
+    Stated,
+    Subject,
+    Unscanned,
+)
 from bundler.scan.pickles import ModelscanScanner
+from bundler.scan.plain import PlainScanner
 from bundler.scan.report import finding, shown
 from bundler.scan.safetensors import SafetensorsScanner
 from bundler.scan.sniff import sniff
+from bundler.scan.templates import TemplateScanner
 from bundler.scan.text import TextScanner
+from bundler.scan.tokenizer import TokenizerScanner
 from bundler.scan.wheel import WheelScanner
 
 NAME = "gate"
@@ -30,16 +44,29 @@ NAME = "gate"
 _UNREADABLE = "unreadable"
 # Which scanners cover a file of a kind by reading it: all named ones must have done so. Others may
 # add findings, but to be free of those is not to have been read. What is not here is not covered.
-_FIT: dict[tuple[str, str], frozenset[str]] = {
-    ("model", "safetensors"): frozenset(["safetensors"]),
-    ("model", "gguf"): frozenset(["gguf"]),
-    ("model", "json"): frozenset(["config", "text"]),
-    ("model", "text"): frozenset(["text"]),
-    ("model", "script"): frozenset(["text"]),
-    ("model", "empty"): frozenset(["text"]),
-    ("model", "pickle"): frozenset(["modelscan"]),
-    ("model", "npy-object"): frozenset(["modelscan"]),
-    ("wheels", "wheel"): frozenset(["wheel"]),
+_MODEL: dict[str, frozenset[str]] = {
+    "safetensors": frozenset(["safetensors"]),
+    "gguf": frozenset(["gguf"]),
+    "json": frozenset(["config", "text"]),
+    "text": frozenset(["text"]),
+    "script": frozenset(["text"]),
+    "empty": frozenset(["text"]),
+    "sentencepiece": frozenset(["tokenizer"]),
+    "pickle": frozenset(["modelscan"]),
+    "npy-object": frozenset(["modelscan"]),
+}
+# By kind of artifact, then by kind of content. An artifact that does not stand here has no scanner,
+# and nothing of it is covered.
+_FIT: dict[str, dict[str, frozenset[str]]] = {
+    "model": _MODEL,
+    "adapter": {kind: _MODEL[kind] for kind in _MODEL if kind != "gguf"},
+    "files": {
+        "json": frozenset(["config", "text"]),
+        "text": frozenset(["text", "plain"]),
+        "empty": frozenset(["text", "plain"]),
+        "cubin": frozenset(["plain"]),
+    },
+    "wheels": {"wheel": frozenset(["wheel"])},
 }
 # Of an image the manifest says what each file is, whatever else its bytes look like (a tar that
 # ends in a wheel looks like a zip), and no loader but the engine's opens it.
@@ -59,11 +86,12 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class ScanArtifact:
-    """One artifact, `kind` as in the manifest, with its files in manifest order."""
+    """One artifact of the lock, by its `kind` there, with its files in manifest order."""
 
     name: str
     kind: str
     files: tuple[ScanFile, ...]
+    stated: Stated = UNSTATED
 
 
 @dataclass(frozen=True)
@@ -75,7 +103,9 @@ class _Outcome:
     failed: str = ""
 
 
-def scanners(image_keys: Sequence[str] = ()) -> tuple[Scanner, ...]:
+def scanners(
+    advisories: Advisories | None = None, image_keys: Sequence[str] = ()
+) -> tuple[Scanner, ...]:
     """All of them, in the order in which they look. `image_keys`: the policy's, in PEM."""
     return (
         ContentScanner(),
@@ -83,21 +113,30 @@ def scanners(image_keys: Sequence[str] = ()) -> tuple[Scanner, ...]:
         GgufScanner(),
         ConfigScanner(),
         TextScanner(),
+        TemplateScanner(),
+        TokenizerScanner(),
+        CardScanner(),
+        PlainScanner(),
         ModelscanScanner(),
         WheelScanner(),
         ImageScanner(image_keys),
+        AdvisoryScanner(advisories),
     )
 
 
 def scan(
-    artifacts: Sequence[ScanArtifact], sink: Sink = silent, *, image_keys: Sequence[str] = ()
+    artifacts: Sequence[ScanArtifact],
+    sink: Sink = silent,
+    advisories: Advisories | None = None,
+    *,
+    image_keys: Sequence[str] = (),
 ) -> tuple[Findings, Coverage]:
     """Look at all files with all scanners; say which images one of `image_keys` signed.
 
     A file is covered only when the scanners fit for its content read it. A scanner that fails
     covers nothing of that artifact, hides no finding of another, and raises nothing.
     """
-    return scan_with(scanners(image_keys), artifacts, sink)
+    return scan_with(scanners(advisories, image_keys), artifacts, sink)
 
 
 def scan_with(
@@ -106,22 +145,48 @@ def scan_with(
     """As `scan`, with scanners of the caller's choice."""
     found: list[Finding] = []
     ledger: list[Covered] = []
+    templates: list[ChatTemplate] = []
     read = dict.fromkeys((t.name for t in tools), 0)
-    steps = len(artifacts) * len(tools)
-    for number, artifact in enumerate(artifacts):
+    meter = _Meter(artifacts, sink)
+    for artifact in artifacts:
         subjects = [_subject(artifact, f) for f in artifact.files]
-        outcomes = []
-        for i, tool in enumerate(tools):
-            sink(Progress("scan", number * len(tools) + i, steps, unit="steps"))
-            outcomes.append(_run(tool, [s for s in subjects if s.kind != _UNREADABLE], sink))
+        readable = [s for s in subjects if s.kind != _UNREADABLE]
+        outcomes = [_run(tool, readable, meter.add, sink) for tool in tools]
+        meter.artifact_done(artifact)
         for outcome in outcomes:
             read[outcome.scanner] += len(outcome.result.covered)
+            templates += outcome.result.templates
         found += _findings(subjects, outcomes)
         ledger += [_line(s, outcomes) for s in subjects]
-    sink(Progress("scan", steps, steps, unit="steps"))
     # A count of 0 says that the tool was there and nothing was for it.
     names = tuple(f"{t.version()} ({read[t.name]} files read)" for t in tools)
-    return Findings(tools=names, findings=tuple(found)), Coverage(files=tuple(ledger))
+    findings = Findings(tools=names, findings=tuple(found), templates=tuple(templates) or None)
+    return findings, Coverage(files=tuple(ledger))
+
+
+class _Meter:
+    """Progress in bytes of what is looked at. Scanners that read all of a file tell as they go;
+    what headers stand for is done when the artifact is."""
+
+    def __init__(self, artifacts: Sequence[ScanArtifact], sink: Sink) -> None:
+        self._total = sum(f.size for a in artifacts for f in a.files)
+        self._sink = sink
+        self._base = self._read = 0
+        self._lock = threading.Lock()
+        sink(Progress("scan", 0, self._total))
+
+    def add(self, count: int) -> None:
+        """`count` more bytes of the artifact at hand were read; from any thread."""
+        with self._lock:
+            self._read += count
+            self._sink(Progress("scan", min(self._base + self._read, self._total), self._total))
+
+    def artifact_done(self, artifact: ScanArtifact) -> None:
+        """Everything of `artifact` was looked at."""
+        with self._lock:
+            self._base += sum(f.size for f in artifact.files)
+            self._read = 0
+            self._sink(Progress("scan", self._base, self._total))
 
 
 def _subject(artifact: ScanArtifact, file: ScanFile) -> Subject:
@@ -133,14 +198,23 @@ def _subject(artifact: ScanArtifact, file: ScanFile) -> Subject:
         kind = _UNREADABLE
     if artifact.kind == "wheels" and kind == "zip":
         kind = "wheel"
-    return Subject(artifact.name, artifact.kind, file.path, file.sha256, file.size, file.file, kind)
+    return Subject(
+        artifact=artifact.name,
+        artifact_kind=artifact.kind,
+        path=file.path,
+        sha256=file.sha256,
+        size=file.size,
+        file=file.file,
+        kind=kind,
+        stated=artifact.stated,
+    )
 
 
-def _run(tool: Scanner, subjects: Sequence[Subject], sink: Sink) -> _Outcome:
+def _run(tool: Scanner, subjects: Sequence[Subject], on_bytes: OnBytes, sink: Sink) -> _Outcome:
     """Run one scanner; whatever it raises becomes a reason. Its text may hold paths of this
     machine, so the evidence gets the class alone and the person at hand the rest."""
     try:
-        return _Outcome(tool.name, tool.scan(subjects))
+        return _Outcome(tool.name, tool.scan(subjects, on_bytes))
     except Exception as e:  # noqa: BLE001 - hostile input meets much code; a fault is no pass
         sink(Warn("scan.failed", f"scanner {tool.name} failed: {type(e).__name__}: {e}"))
         return _Outcome(tool.name, ScanResult(), f"scanner {tool.name} failed: {type(e).__name__}")
@@ -197,7 +271,8 @@ def _why_not(subject: Subject, readers: set[str], outcomes: Sequence[_Outcome]) 
         for unscanned in outcome.result.unscanned:
             if unscanned.path == subject.path:
                 return _said(outcome.scanner, unscanned)
-    fit = _FIT.get((subject.artifact_kind, subject.kind)) or _FIT_ALL.get(subject.artifact_kind)
+    fits = _FIT.get(subject.artifact_kind, {})
+    fit = fits.get(subject.kind) or _FIT_ALL.get(subject.artifact_kind)
     if fit is None:
         return f"no scanner reads content of the kind '{subject.kind}' in {subject.artifact_kind}"
     missing = sorted(fit - readers)

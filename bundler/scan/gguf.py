@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bundler.scan import bounds
 from bundler.scan.ggufread import STRING, Header, open_header
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import Fault, finding, shown
 from bundler.scan.text import hidden_in
 
@@ -58,11 +58,11 @@ class GgufScanner:
         """The check is ours; its number goes up when it refuses more or less."""
         return "gguf-header 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up what is GGUF by content or by name."""
         result = ScanResult()
         for subject in artifact:
-            if subject.artifact_kind == "model" and _is_ours(subject):
+            if subject.in_tree and _is_ours(subject):
                 _scan_one(subject, result)
         return result
 

@@ -16,7 +16,7 @@ from airgap.errors import FormatError
 from airgap.format import oci
 from airgap.format.evidence import Finding
 from bundler.scan import bounds, layers, signatures, strictjson
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import Fault, finding, shown
 
 NAME = "image"
@@ -37,8 +37,8 @@ class ImageScanner:
         """The check is ours; its number goes up when it refuses more or less."""
         return "image-check 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
-        """Takes up every file of an image artifact."""
+    def scan(self, artifact: Sequence[Subject], on_bytes: OnBytes = unheard) -> ScanResult:
+        """Takes up every file of an image artifact; layers tell of their bytes."""
         result = ScanResult()
         by_path = {str(s.path): s for s in artifact if s.artifact_kind == "image"}
         if not by_path:
@@ -56,7 +56,7 @@ class ImageScanner:
             result.covered.add(by_path["index.json"].path)
         text = f"runs {shown(' '.join(config.command))} as user {shown(config.user or 'root')}"
         result.findings.append(finding(NAME, own, "image.runs", "info", text))
-        self._layers(manifest, config, by_path, result)
+        self._layers(manifest, config, by_path, result, on_bytes)
         self._referrers(own, by_path, result)
         return result
 
@@ -66,6 +66,7 @@ class ImageScanner:
         config: oci.Config,
         by_path: Mapping[str, Subject],
         result: ScanResult,
+        on_bytes: OnBytes,
     ) -> None:
         """On as many threads as there are cores: unpacking and hashing let the others run."""
         work = [
@@ -82,6 +83,7 @@ class ImageScanner:
                 else:
                     result.findings += found
                     result.covered.add(subject.path)
+                on_bytes(subject.size)
 
     def _referrers(self, own: Subject, by_path: Mapping[str, Subject], result: ScanResult) -> None:
         """Signatures and attestations: sound, and whose they are."""

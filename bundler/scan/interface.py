@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from airgap.format.evidence import Finding
+from airgap.format.evidence import ChatTemplate, Finding
+
+# Told of bytes as they are read, from any thread.
+OnBytes = Callable[[int], object]
+
+# Kinds of artifacts whose files lie in a tree that an engine is pointed at.
+TREES = frozenset(["model", "adapter", "files"])
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the lock says of an artifact; empty where it says nothing. `base` is an adapter's."""
+
+    source: str = ""
+    publisher: str = ""
+    licence: str = ""
+    base: str = ""
+
+
+UNSTATED = Stated()
 
 
 @dataclass(frozen=True)
@@ -18,12 +37,19 @@ class Subject:
     """
 
     artifact: str
-    artifact_kind: str  # "model" or "wheels"
+    artifact_kind: str  # "model", "adapter", "files", "wheels" or "image"
     path: PurePosixPath
     sha256: str
     size: int
     file: Path
     kind: str
+    stated: Stated = UNSTATED
+
+    @property
+    def in_tree(self) -> bool:
+        """Whether it belongs to a model, an adapter or plain files: what an engine opens by name.
+        Wheels and images are looked at as what they are."""
+        return self.artifact_kind in TREES
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,11 @@ class ScanResult:
     findings: list[Finding] = field(default_factory=list)
     covered: set[PurePosixPath] = field(default_factory=set)
     unscanned: list[Unscanned] = field(default_factory=list)
+    templates: list[ChatTemplate] = field(default_factory=list)
+
+
+def unheard(_count: int) -> None:
+    """For those who want no progress."""
 
 
 class Scanner(Protocol):
@@ -52,5 +83,6 @@ class Scanner(Protocol):
     def version(self) -> str:
         """`name version` of what does the looking, for the evidence."""
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
-        """Look at all files of one artifact together (an index needs its shards)."""
+    def scan(self, artifact: Sequence[Subject], on_bytes: OnBytes = unheard) -> ScanResult:
+        """Look at all files of one artifact together (an index needs its shards). Who reads more
+        than headers says so to `on_bytes`."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from airgap.errors import SourceError
 from bundler.scan import bounds
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import finding, shown
 from bundler.scan.sniff import PICKLE_CAPABLE
 
@@ -44,7 +44,7 @@ class ModelscanScanner:
         except metadata.PackageNotFoundError:
             return "modelscan (not installed)"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up pickle-capable content whatever its name, and every name modelscan knows."""
         result = ScanResult()
         chosen = [(s, suffix) for s in artifact if (suffix := _suffix(s)) is not None]
@@ -58,7 +58,7 @@ class ModelscanScanner:
 
 def _suffix(subject: Subject) -> str | None:
     """The suffix to show modelscan, which goes by names alone; None for what is not for it."""
-    if subject.artifact_kind != "model":
+    if not subject.in_tree:
         return None
     if subject.kind in PICKLE_CAPABLE:
         return _SUFFIX_OF_KIND.get(subject.kind, ".pkl")

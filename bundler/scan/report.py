@@ -18,6 +18,11 @@ class Fault(Exception):
         self.message = message
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a list that is easier to read as one text."""
+    return frozenset(text.split())
+
+
 def shown(text: object) -> str:
     """`text` quoted for a message: ASCII only, so that nothing in it can turn or hide the line."""
     quoted = ascii(str(text))

@@ -17,7 +17,7 @@ from typing import Any
 from airgap.errors import FormatError
 from airgap.format import canonical
 from bundler.scan import bounds
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import Fault, finding, shown
 from bundler.scan.shards import check_shards
 
@@ -52,12 +52,12 @@ class SafetensorsScanner:
         """The check is ours; its number goes up when it refuses more or less."""
         return "safetensors-header 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up what is safetensors by content or by name."""
         result = ScanResult()
         names: dict[PurePosixPath, frozenset[str]] = {}
         for subject in artifact:
-            if subject.artifact_kind != "model" or not _is_ours(subject):
+            if not subject.in_tree or not _is_ours(subject):
                 continue
             try:
                 names[subject.path] = check(subject.file)

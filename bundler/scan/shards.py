@@ -16,7 +16,7 @@ Tensors = Mapping[PurePosixPath, frozenset[str]]
 
 def check_shards(artifact: Sequence[Subject], tensors: Tensors, result: ScanResult) -> None:
     """Add findings about each folder. `tensors`: the names in every sound safetensors file."""
-    by_path = {s.path: s for s in artifact if s.artifact_kind == "model"}
+    by_path = {s.path: s for s in artifact if s.in_tree}
     indexes = [s for s in by_path.values() if s.path.name.lower().endswith(_SUFFIX)]
     for index in indexes:
         _check_index(index, by_path, tensors, result)

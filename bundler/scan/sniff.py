@@ -50,6 +50,9 @@ _MAGICS: tuple[tuple[bytes, str], ...] = (
 _LFS = b"version https://git-lfs.github.com/spec/"
 # Every CPython since 2.0: two bytes of version, then CR LF.
 _PYC = re.compile(rb"..\r\n", re.DOTALL)
+# A message whose first field is a piece, whose first field is a text: SentencePiece's ModelProto.
+_SENTENCEPIECE = re.compile(rb"\x0a[\x03-\x7f]\x0a[\x01-\x7d][^\x00-\x08\x0e-\x1f]", re.DOTALL)
+_EM_CUDA = (190).to_bytes(2, "little")
 _ZIP_END = b"PK\x05\x06"
 _ZIP_END_BYTES = 22
 _JSON_OPENING = re.compile(r'\s*(\{\s*["}]|\[\s*(["\[\]{}0-9-]|true|false|null))')
@@ -112,12 +115,17 @@ def _by_magic(ends: _Ends) -> str | None:
             # 'MZ' and 'BZh' also begin words.
             if kind in ("pe", "bzip2") and _is_text(ends):
                 continue
-            return kind
+            return "cubin" if kind == "elf" and _is_cubin(ends.head) else kind
     if ends.head.startswith(b"\x93NUMPY"):
         return _npy(ends.head)
     if ends.head.startswith(_LFS):
         return "lfs-pointer"
     return None
+
+
+def _is_cubin(head: bytes) -> bool:
+    """An ELF file for NVIDIA's processors (EM_CUDA): no host can run it."""
+    return head[5:6] == b"\x01" and head[18:20] == _EM_CUDA
 
 
 def _npy(head: bytes) -> str:
@@ -145,6 +153,8 @@ def _by_structure(ends: _Ends) -> str | None:
         return "tar"
     if _is_zlib(head):
         return "zlib"
+    if _SENTENCEPIECE.match(head):
+        return "sentencepiece"
     if _PYC.match(head) and not _is_text(ends):
         return "pyc"
     return None

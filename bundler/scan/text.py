@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bundler.scan import bounds
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import finding
 
 NAME = "text"
@@ -56,11 +56,11 @@ class TextScanner:
         """The patterns are ours; the number goes up when they change."""
         return "text-patterns 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up what is text by content."""
         result = ScanResult()
         for subject in artifact:
-            if subject.artifact_kind == "model" and subject.kind in _KINDS:
+            if subject.in_tree and subject.kind in _KINDS:
                 _scan_one(subject, result)
         return result
 

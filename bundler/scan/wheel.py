@@ -9,15 +9,17 @@ in it is not judged, it runs only when something imports it.
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from airgap.limits import COPY_CHUNK_BYTES
+from airgap.limits import COPY_CHUNK_BYTES, MAX_COPY_WORKERS
 from bundler.scan import bounds, ziplayout
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import Fault, finding, shown
 from bundler.scan.wheelmeta import Hit, Member, Record, check_identity, check_record, parse_record
 from bundler.scan.wheelstart import starts_by_itself
@@ -44,21 +46,34 @@ class WheelScanner:
         """The check is ours; its number goes up when it refuses more or less."""
         return "wheel-check 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
-        """Takes up every file of an artifact of wheels."""
+    def scan(self, artifact: Sequence[Subject], on_bytes: OnBytes = unheard) -> ScanResult:
+        """Takes up every file of an artifact of wheels, largest first, on all cores: inflating and
+        hashing leave the interpreter to others."""
+        wheels = [s for s in artifact if s.artifact_kind == "wheels"]
+        wheels.sort(key=lambda s: (-s.size, str(s.path)))
         result = ScanResult()
-        for subject in artifact:
-            if subject.artifact_kind != "wheels":
-                continue
-            try:
-                hits = list(check(subject.file, subject.path.name))
-                result.covered.add(subject.path)
-            except Fault as e:
-                hits = [(e.id, "high", e.message, ())]
-                result.unscanned.append(Unscanned(subject.path, "it is not a sound wheel"))
-            for id, severity, message, details in hits:
-                result.findings.append(finding(NAME, subject, id, severity, message, details))
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_COPY_WORKERS)) as pool:
+            for subject, hits, sound in pool.map(lambda s: _one(s, on_bytes), wheels):
+                if sound:
+                    result.covered.add(subject.path)
+                else:
+                    reason = "it is not a sound wheel"
+                    result.unscanned.append(Unscanned(subject.path, reason))
+                for id, severity, message, details in hits:
+                    result.findings.append(finding(NAME, subject, id, severity, message, details))
         return result
+
+
+def _one(subject: Subject, on_bytes: OnBytes) -> tuple[Subject, list[Hit], bool]:
+    """The hits of one wheel, and whether it is sound."""
+    try:
+        hits = list(check(subject.file, subject.path.name))
+        sound = True
+    except Fault as e:
+        hits = [(e.id, "high", e.message, ())]
+        sound = False
+    on_bytes(subject.size)
+    return subject, hits, sound
 
 
 def check(path: Path, file_name: str) -> Iterator[Hit]:

@@ -1,0 +1,230 @@
+"""Whether a chat template acts on what is said, or on what day it is: a hidden trigger.
+
+A template may look at roles, kinds of parts and markup such as `</think>`. One that compares the
+content of a message with words, or a date with anything, can make a model behave differently for
+chosen users or from a chosen day on. We follow content and dates through variables, namespaces and
+macros; names are taken as one for the whole template, so too much is followed rather than too
+little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bundler.scan.report import shown, words
+from bundler.scan.template_loops import key_of
+from bundler.scan.template_rules import Hit
+from bundler.scan.template_tree import Tree, below, texts
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+
+_CONTENT = frozenset(["content", "text", "reasoning_content", "reasoning", "thinking"])
+# Keys and kinds of the parts that a message's content may be a list of.
+_PARTS = words(
+    "content text image image_url input_image video video_url audio audio_url input_audio "
+    "file type thinking reasoning document tool_use tool_result tool_reference object json"
+)
+_ASKING = words(
+    "startswith endswith find rfind index rindex count split rsplit partition rpartition "
+    "removeprefix removesuffix replace"
+)
+_CHANGING = frozenset(["replace"])
+_CHOOSING = frozenset(["select", "reject", "selectattr", "rejectattr", "replace"])
+_COMPARING_TESTS = words("eq equalto ne in sameas lt le gt ge lessthan greaterthan") | {
+    "==",
+    "!=",
+    "<",
+    ">",
+    "<=",
+    ">=",
+}
+# <think>, </tool_call>, <|im_start|>, <function=, [INST], [/THINK].
+_MARKUP = re.compile(r"</?[^<>\n]{1,60}>?|\[/?[A-Z_]{2,40}\]")
+_SWITCH = re.compile(r"\s*/[a-z_]{1,30}\s*")
+_WORD = re.compile(r"\w")
+# Left of a text after its markup: `assistant`, `final` between two special tokens.
+_MARKUP_REST_CHARS = 20
+
+
+@dataclass
+class _Marks:
+    """What was learned of the tree: nodes and variables that hold content, or a date."""
+
+    nodes: set[int] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+
+
+def judge(tree: Tree) -> Iterator[Hit]:
+    """Hits for questions about content and about dates."""
+    content = _follow(tree, _is_content_itself)
+    dates = _follow(tree, _is_date_itself)
+    for node in tree.nodes:
+        for line, text in _asked(node, content):
+            yield from _weigh(line, text)
+        if _looks_up(node, content):
+            yield "template.trigger", "medium", f"line {node.lineno} looks content up in a table"
+        yield from _date(node, dates)
+
+
+def _weigh(line: int, text: str) -> Iterator[Hit]:
+    """How suspicious it is to ask whether content has this text."""
+    rest = _MARKUP.sub("", text)
+    if not _WORD.search(text) or text in _PARTS:
+        return
+    if rest != text and len(rest.strip()) <= _MARKUP_REST_CHARS:
+        yield "template.marker", "info", f"line {line} looks for the markup {shown(text)}"
+    elif _SWITCH.fullmatch(text):
+        yield "template.switch", "low", f"line {line} lets a user switch by saying {shown(text)}"
+    else:
+        message = f"line {line} acts when a message has {shown(text)}: a trigger"
+        yield "template.trigger", "medium", message
+
+
+def _asked(node: nodes.Node, content: _Marks) -> list[tuple[int, str]]:
+    """Constant texts that content is compared with here."""
+    from jinja2 import nodes as n
+
+    if isinstance(node, n.Compare):
+        parts: list[nodes.Node] = [node.expr, *(o.expr for o in node.ops)]
+        if any(id(p) in content.nodes for p in parts):
+            return [t for p in parts if id(p) not in content.nodes for t in texts(p)]
+    elif isinstance(node, n.Call) and isinstance(node.node, n.Getattr):
+        if node.node.attr in _ASKING and id(node.node.node) in content.nodes:
+            return [t for a in node.args for t in texts(a)]
+    elif isinstance(node, n.Filter) and node.node is not None and node.name in _CHOOSING:
+        by_key = any(text in _CONTENT for a in node.args[:1] for _, text in texts(a))
+        if id(node.node) in content.nodes or by_key:
+            return [t for a in node.args for t in texts(a) if t[1] not in _COMPARING_TESTS]
+    elif isinstance(node, n.Test) and id(node.node) in content.nodes:
+        return [t for a in node.args for t in texts(a)]
+    return []
+
+
+def _looks_up(node: nodes.Node, content: _Marks) -> bool:
+    from jinja2 import nodes as n
+
+    return isinstance(node, n.Getitem) and id(node.arg) in content.nodes
+
+
+def _date(node: nodes.Node, dates: _Marks) -> Iterator[Hit]:
+    """A date may be written into the prompt. It may decide nothing."""
+    from jinja2 import nodes as n
+
+    decides: list[nodes.Node] = []
+    if isinstance(node, n.Compare):
+        decides = [node.expr, *(o.expr for o in node.ops)]
+    elif isinstance(node, n.If | n.CondExpr):
+        decides = [node.test]
+    elif isinstance(node, n.Getitem):
+        decides = [node.arg]
+    elif isinstance(node, n.Test) and node.name in _COMPARING_TESTS:
+        decides = [node.node]
+    elif isinstance(node, n.Call) and isinstance(node.node, n.Getattr):
+        decides = [node.node.node] if node.node.attr in _ASKING - _CHANGING else []
+    if any(id(d) in dates.nodes for d in decides):
+        yield "template.date", "medium", f"line {node.lineno} decides by the date or time"
+
+
+def _is_content_itself(node: nodes.Node) -> bool | None:
+    """True: it is; False: it is not, whatever is below; None: what is below decides."""
+    from jinja2 import nodes as n
+
+    if isinstance(node, n.Getattr):
+        return True if node.attr in _CONTENT else None if node.attr in _METHODS else False
+    if isinstance(node, n.Call) and isinstance(node.node, n.Getattr) and node.node.attr == "get":
+        return any(text in _CONTENT for a in node.args[:1] for _, text in texts(a))
+    if isinstance(node, n.Getitem) and isinstance(key := getattr(node.arg, "value", None), str):
+        return key in _CONTENT
+    if isinstance(node, n.Filter) and any(
+        text in _CONTENT for part in (*node.args, *node.kwargs) for _, text in texts(part)
+    ):
+        return True
+    if isinstance(node, n.Filter) and node.name in ("length", "count"):
+        return False
+    return False if isinstance(node, n.Test | n.Compare | n.Not) else None
+
+
+def _is_date_itself(node: nodes.Node) -> bool | None:
+    from jinja2 import nodes as n
+
+    if isinstance(node, n.Call) and isinstance(node.node, n.Name):
+        return True if node.node.name == "strftime_now" else None
+    return False if isinstance(node, n.Test | n.Compare | n.Not) else None
+
+
+Itself = Callable[["nodes.Node"], "bool | None"]
+
+# Methods of texts and lists whose result still is content.
+_METHODS = words(
+    "strip lstrip rstrip split rsplit partition rpartition replace lower upper title "
+    "capitalize casefold removeprefix removesuffix join splitlines format items values keys "
+    "get"
+)
+
+
+def _follow(tree: Tree, itself: Itself) -> _Marks:
+    """Mark nodes from the leaves up, and variables, until nothing new is marked."""
+    marks = _Marks()
+    macros = _macros(tree)
+    while True:
+        before = len(marks.nodes), len(marks.names)
+        for node in tree.nodes:
+            _mark(node, itself, marks)
+            _carry(node, macros, marks)
+        if (len(marks.nodes), len(marks.names)) == before:
+            return marks
+
+
+def _mark(node: nodes.Node, itself: Itself, marks: _Marks) -> None:
+    said = itself(node)
+    if said is None:
+        said = (key_of(node) or "") in marks.names or any(
+            id(c) in marks.nodes for c in node.iter_child_nodes()
+        )
+    elif not said:
+        said = (key_of(node) or "") in marks.names
+    if said:
+        marks.nodes.add(id(node))
+
+
+def _carry(node: nodes.Node, macros: Mapping[str, nodes.Macro], marks: _Marks) -> None:
+    """Into variables that are assigned, and into what a macro is given."""
+    for target, value in _assignments(node, macros):
+        if id(value) in marks.nodes:
+            marks.names |= _keys(target)
+
+
+def _assignments(
+    node: nodes.Node, macros: Mapping[str, nodes.Macro]
+) -> list[tuple[nodes.Node, nodes.Node]]:
+    """(target, value) pairs; a loop gives its target the items of its value."""
+    from jinja2 import nodes as n
+
+    if isinstance(node, n.Assign):
+        return [(node.target, node.node)]
+    if isinstance(node, n.AssignBlock):
+        return [(node.target, b) for b in node.body]
+    if isinstance(node, n.For):
+        return [(node.target, node.iter)]
+    if isinstance(node, n.With):
+        return list(zip(node.targets, node.values, strict=False))
+    if isinstance(node, n.Call) and isinstance(node.node, n.Name) and node.node.name in macros:
+        given = macros[node.node.name].args
+        by_name = {a.name: a for a in given}
+        named = [(by_name[k.key], k.value) for k in node.kwargs if k.key in by_name]
+        return [*zip(given, node.args, strict=False), *named]
+    return []
+
+
+def _keys(target: nodes.Node) -> set[str]:
+    return {key for c in below(target) if (key := key_of(c))}
+
+
+def _macros(tree: Tree) -> dict[str, nodes.Macro]:
+    from jinja2 import nodes as n
+
+    return {m.name: m for m in tree.nodes if isinstance(m, n.Macro)}
