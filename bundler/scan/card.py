@@ -62,7 +62,7 @@ def _judge(card: Subject) -> Iterator[Hit]:
         return
     front = _parsed(match[1])
     if front is None:
-        yield "card.malformed", "medium", "the card's front matter is not plain YAML"
+        yield "card.malformed", "low", "the card's front matter is not plain YAML"
         return
     yield from _licence(card, front)
     yield from _publisher(card)

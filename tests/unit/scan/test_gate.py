@@ -12,7 +12,7 @@ from airgap.events import Event, Warn
 from airgap.format.evidence import Coverage, Covered, Findings
 from bundler.scan import bounds
 from bundler.scan.gate import ScanArtifact, ScanFile, scan, scan_with, scanners
-from bundler.scan.interface import ScanResult, Subject, Unscanned
+from bundler.scan.interface import OnBytes, ScanResult, Stated, Subject, Unscanned, unheard
 from bundler.scan.report import finding
 from tests.unit.scan.makers import WHEEL_NAME, Files, gguf, put, sound_safetensors, wheel
 
@@ -20,7 +20,10 @@ from tests.unit.scan.makers import WHEEL_NAME, Files, gguf, put, sound_safetenso
 def artifact(folder: Path, files: Files, kind: str = "model", name: str = "model") -> ScanArtifact:
     subjects = put(folder / name, files)
     return ScanArtifact(
-        name, kind, tuple(ScanFile(s.path, s.sha256, s.size, s.file) for s in subjects)
+        name,
+        kind,
+        tuple(ScanFile(s.path, s.sha256, s.size, s.file) for s in subjects),
+        Stated(licence="Apache-2.0"),
     )
 
 
@@ -28,11 +31,11 @@ TREE = {
     "config.json": json.dumps({"architectures": ["X"]}).encode(),
     "generation_config.json": b"{}",
     "special_tokens_map.json": b'{"pad_token": "<pad>"}',
-    "tokenizer.json": b'{"model": {"vocab": {"a": 0}}}',
-    "vocab.json": b'{"a": 0}',
+    "tokenizer.json": b'{"model": {"vocab": {"a": 0, "<pad>": 1}}}',
+    "vocab.json": b'{"a": 0, "<pad>": 1}',
     "model.safetensors": sound_safetensors("a"),
     "model.gguf": gguf(),
-    "README.md": b"# A model\n",
+    "README.md": b"---\nlicense: apache-2.0\n---\n# A model\n",
     "LICENSE": b"Apache\n",
     "merges.txt": b"a b\n",
     "chat_template.jinja": b"{{ messages }}",
@@ -56,7 +59,7 @@ def test_ordinary_model_and_wheel_are_covered_without_findings(tmp_path: Path) -
     assert {c.verdict for c in coverage.files} == {"covered"}
     paths = [str(c.path) for c in coverage.files]
     assert paths == [*TREE, WHEEL_NAME]
-    assert line(coverage, "config.json").scanners == ("config", "text")
+    assert line(coverage, "config.json").scanners == ("config", "text", "tokenizer")
 
 
 def test_evidence_is_the_same_each_time_and_names_no_path_of_this_machine(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ class Failing:
     def version(self) -> str:
         return "failing 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         raise RecursionError(str(artifact[0].file))
 
 
@@ -124,7 +127,7 @@ class Claiming:
     def version(self) -> str:
         return "claiming 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         result = ScanResult(covered={s.path for s in artifact})
         for i in range(bounds.MAX_FINDINGS_PER_FILE):
             result.findings.append(finding("claiming", artifact[0], "a.low", "low", str(i)))
@@ -138,7 +141,7 @@ class Declining:
     def version(self) -> str:
         return "declining 1"
 
-    def scan(self, artifact: Sequence[Subject]) -> ScanResult:
+    def scan(self, artifact: Sequence[Subject], _on_bytes: OnBytes = unheard) -> ScanResult:
         reason = "not\nthis\u202e " + "x" * 1000
         return ScanResult(unscanned=[Unscanned(s.path, reason) for s in artifact])
 
