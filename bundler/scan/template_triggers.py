@@ -26,7 +26,8 @@ _CONTENT = frozenset(["content", "text", "reasoning_content", "reasoning", "thin
 # Keys and kinds of the parts that a message's content may be a list of.
 _PARTS = words(
     "content text image image_url input_image video video_url audio audio_url input_audio "
-    "file type thinking reasoning document tool_use tool_result tool_reference object json"
+    "file type thinking reasoning document tool_use tool_result tool_reference object json "
+    "parts blocks value"
 )
 _ASKING = words(
     "startswith endswith find rfind index rindex count split rsplit partition rpartition "
@@ -42,8 +43,8 @@ _COMPARING_TESTS = words("eq equalto ne in sameas lt le gt ge lessthan greaterth
     "<=",
     ">=",
 }
-# <think>, </tool_call>, <|im_start|>, <function=, [INST], [/THINK].
-_MARKUP = re.compile(r"</?[^<>\n]{1,60}>?|\[/?[A-Z_]{2,40}\]")
+# <think>, </tool_call>, <|im_start|>, <function=, [INST], [/THINK], [BEGIN FINAL RESPONSE].
+_MARKUP = re.compile(r"</?[^<>\n]{1,60}>?|\[/?[A-Z_ ]{2,40}\]")
 _SWITCH = re.compile(r"\s*/[a-z_]{1,30}\s*")
 _WORD = re.compile(r"\w")
 # Left of a text after its markup: `assistant`, `final` between two special tokens.

@@ -12,7 +12,7 @@ import pytest
 from airgap.errors import SealiftError, SourceError, UsageError
 from airgap.events import Event, silent
 from airgap.format.request import ImageRequest
-from bundler.fetch import download, images
+from bundler.fetch import download, images, job
 from bundler.fetch.oci import credentials, reference
 from bundler.fetch.oci.credentials import Credentials
 from bundler.workspace import Workspace
@@ -230,7 +230,7 @@ def test_challenge_of_a_redirects_target_is_not_followed(
     faulty.token_uses, faulty.user = 1000, "ann:s3cret"
     log_in(monkeypatch, tmp_path / "auth.json", faulty, auth("ann:s3cret"))
     layer = json.loads(faulty.made.manifests["1"][1])["layers"][0]["digest"]
-    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(job, "FIRST_PAUSE_SECONDS", 0.001)
     with serving(Faulty(made=faulty.made, token_uses=1)) as thief:
         moved = f"http://{thief.host}/v2/team/app/blobs/{layer}"
         faulty.faults[layer] = [faults.status(307, Location=moved)] * 20

@@ -14,7 +14,7 @@ from airgap.events import Event, silent
 from airgap.format import oci
 from airgap.format.artifacts import LockedImage
 from airgap.format.request import ImageRequest
-from bundler.fetch import download, images
+from bundler.fetch import download, images, job
 from bundler.fetch.oci import registry as registries
 from bundler.workspace import Workspace
 from tests.unit.images import faulty as faults
@@ -28,7 +28,7 @@ OTHER = tar_of({"other": b"x" * 70_000})
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registries, "_FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(job, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 def lock(workspace: Workspace, reference: str, platform: str = "linux/amd64") -> LockedImage:
