@@ -38,6 +38,7 @@ _COMMANDS = {
     "supervise-gateway": Entry("airgap.cli.daemons"),
     "door": Entry("airgap.cli.daemons"),
     "give-back": Entry("airgap.cli.daemons"),
+    "contain": Entry("airgap.cli.daemons"),
 }
 
 _EPILOG = """\b

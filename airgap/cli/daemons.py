@@ -10,6 +10,7 @@ from airgap.host import give_back as returning
 from airgap.host import supervise as supervisor
 from airgap.host.gateway import door as door_daemon
 from airgap.host.gateway import service as gateway
+from airgap.host.images import contain as container
 from airgap.host.inspect import still_approved
 from airgap.host.paths import HostPaths
 
@@ -46,6 +47,16 @@ def supervise_gateway(settings: Settings, name: str, version: str) -> int:
 def door(settings: Settings, name: str) -> int:
     """Hold the public port of one name."""
     return door_daemon.main(HostPaths(settings.root), name)
+
+
+@click.command(hidden=True)
+@click.argument("name")
+@click.argument("version")
+@click.argument("port", type=int)
+@click.pass_obj
+def contain(settings: Settings, name: str, version: str, port: int) -> int:
+    """Run one engine's container."""
+    return container.main(HostPaths(settings.root), name, version, port)
 
 
 @click.command("give-back", hidden=True)

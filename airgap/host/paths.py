@@ -181,6 +181,11 @@ class HostPaths:
         return self.root / "store"
 
     @property
+    def containers(self) -> Path:
+        """The container engine's own storage, where it can have one for us alone."""
+        return self.root / "containers"
+
+    @property
     def receipts(self) -> Path:
         return self.root / "receipts"
 

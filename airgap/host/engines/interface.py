@@ -68,3 +68,8 @@ class Engine(Protocol):
     def explain(self, log: str) -> Meaning | None:
         """Why the engine ended, by the end of its log; None when nothing known is there."""
         ...
+
+    def contained(self, manifest: Manifest, paths: DeploymentPaths, socket: str) -> LaunchPlan:
+        """How to serve it within its image, on the Unix socket `socket`. Every file lies where it
+        does outside. An empty program means the image's own."""
+        ...

@@ -51,14 +51,10 @@ class LlamaCpp:
 
     def plan(self, manifest: Manifest, paths: DeploymentPaths, port: int) -> LaunchPlan:
         """`--offline` and `--host` are always there; the GPU only when the target names one."""
-        serve = manifest.serve
-        assert serve is not None  # noqa: S101 - model_to_serve() below needs it as well
         program = find_program(paths.venv)
-        model = paths.model / model_file(manifest.model_to_serve())
-        argv = [str(program), "--model", str(model), "--alias", serve.name]
-        argv += ["--host", "127.0.0.1", "--port", str(port), "--offline"]
-        argv += _device(manifest) + _context(serve)
-        env = environment.private(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
+        argv = [str(program), *_arguments(manifest, paths), "--host", "127.0.0.1"]
+        argv += ["--port", str(port)]
+        env = _environment(paths)
         # Its own libraries lie beside it; the loader's default path is not to win over them.
         env["LD_LIBRARY_PATH"] = str(program.parent)
         return LaunchPlan(tuple(argv), env, paths.run, self.health_path)
@@ -66,6 +62,25 @@ class LlamaCpp:
     def explain(self, log: str) -> Meaning | None:  # noqa: ARG002
         """Its own last lines say it in full."""
         return None
+
+    def contained(self, manifest: Manifest, paths: DeploymentPaths, socket: str) -> LaunchPlan:
+        """The image's own program: each image has it elsewhere. A host that ends in `.sock` is a
+        socket to it."""
+        argv = ["", *_arguments(manifest, paths), "--host", socket]
+        return LaunchPlan(tuple(argv), _environment(paths), paths.tmp, self.health_path)
+
+
+def _arguments(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
+    """What the serving plan says, without an address."""
+    serve = manifest.serve
+    assert serve is not None  # noqa: S101 - the registry gave this engine for its serving plan
+    model = paths.model / model_file(manifest.model_to_serve())
+    argv = ["--model", str(model), "--alias", serve.name, "--offline"]
+    return argv + _device(manifest) + _context(serve)
+
+
+def _environment(paths: DeploymentPaths) -> dict[str, str]:
+    return environment.private(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
 
 
 def _device(manifest: Manifest) -> list[str]:

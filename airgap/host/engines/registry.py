@@ -27,7 +27,7 @@ def serving_plan(manifest: Manifest) -> Serve:
 def engine_for(manifest: Manifest) -> Engine:
     """The engine of the manifest's serving plan.
 
-    Raises HostError `host.nothing-to-serve`, `host.engine-unknown`, `host.runtime-unknown`.
+    Raises HostError `host.nothing-to-serve`, `host.engine-unknown`.
     """
     serve = serving_plan(manifest)
     known = {e.name: e for e in _ENGINES}
@@ -37,12 +37,5 @@ def engine_for(manifest: Manifest) -> Engine:
             f"{manifest.name} {manifest.version} wants the engine {serve.engine}",
             why=f"this version serves {', '.join(known)}",
             do="install a newer airgap, or approve a bundle for an engine that it serves",
-        )
-    if serve.runtime != "venv":
-        raise HostError(
-            "host.runtime-unknown",
-            f"{manifest.name} {manifest.version} wants to run as {serve.runtime}",
-            why="this version runs engines from wheels only",
-            do='install a newer airgap, or approve a bundle with runtime = "venv"',
         )
     return known[serve.engine]

@@ -74,6 +74,16 @@ class Vllm:
         env |= _settings(manifest, paths)
         return LaunchPlan(tuple(argv), env, paths.tmp, self.health_path)
 
+    def contained(self, manifest: Manifest, paths: DeploymentPaths, socket: str) -> LaunchPlan:
+        """The server's module, by the image's Python: the program's own arguments have changed
+        from version to version."""
+        self.check(manifest)
+        argv = ["python3", "-m", _MODULE, *arguments(manifest, paths), "--uds", socket]
+        home = paths.run / "home"
+        env = environment.private(home, paths.tmp) | environment.OFFLINE | _CLOSED
+        env["VLLM_CACHE_ROOT"] = str(home / ".cache" / "vllm")
+        return LaunchPlan(tuple(argv), env | _settings(manifest, paths), paths.tmp, self.health_path)
+
     def explain(self, log: str) -> Meaning | None:
         """Of messages that a person would have to know vLLM for."""
         return vllm_messages.explain(log)

@@ -1,0 +1,100 @@
+"""From the store into the container engine: pulled by digest, and the digest looked at again."""
+
+from __future__ import annotations
+
+from airgap.errors import HostError, IntegrityError
+from airgap.events import Line, Sink
+from airgap.format import oci
+from airgap.format.artifacts import Image
+from airgap.host.images import registry, tool
+from airgap.host.images.tool import Seen, Tool
+from airgap.host.paths import HostPaths
+from airgap.store import Store, hash_file
+
+
+def engine(paths: HostPaths) -> Tool:
+    """The container engine that this host has. Raises HostError `host.no-containers`."""
+    return tool.choose(paths)
+
+
+def bring(paths: HostPaths, image: Image, sink: Sink) -> str:
+    """Have the image in the container engine; returns who runs it, for the record.
+
+    Idempotent. Raises IntegrityError `store.damaged` when a blob of it is not what it was,
+    `image.digest` when the engine has something else; HostError `host.image-pull`.
+    """
+    engine = tool.choose(paths)
+    if find(engine, image, paths) is None:
+        with registry.serving(Store(paths.store), image) as reference:
+            answer = tool.pull(engine, reference)
+            if answer.code != 0:
+                _check_blobs(Store(paths.store), image)
+                raise _refused(engine, image, tool.tail(answer))
+            check(tool.inspect(engine, reference), engine, image, paths)
+        sink(Line("image", f"{image.name} sha256:{image.digest[:16]} is in {engine.name}"))
+    else:
+        sink(Line("image", f"{image.name} sha256:{image.digest[:16]} is in {engine.name} already"))
+    return f"{engine.name} image sha256:{image.digest}"
+
+
+def find(engine: Tool, image: Image, paths: HostPaths) -> str | None:
+    """The engine's id of exactly this image, or None."""
+    for name in (config_digest(paths, image), image.digest):
+        seen = tool.inspect(engine, name)
+        if seen is not None and _is(seen, image, paths):
+            return seen.id
+    return None
+
+
+def check(seen: Seen | None, engine: Tool, image: Image, paths: HostPaths) -> str:
+    """The engine's id of the image. Raises IntegrityError `image.digest` when it is another."""
+    if seen is not None and _is(seen, image, paths):
+        return seen.id
+    have = ", ".join(sorted(seen.digests)) or "no digest" if seen else "no image"
+    raise IntegrityError(
+        "image.digest",
+        f"{engine.name} does not have the approved image {image.name}",
+        why=f"it shows {have[:300]}, approved is sha256:{image.digest}",
+        do=f"remove what `{engine.name} images` shows of it and install the bundle again",
+    )
+
+
+def _is(seen: Seen, image: Image, paths: HostPaths) -> bool:
+    """The id is the configuration's digest (podman, docker), or the manifest's (docker on
+    containerd), and the manifest's digest is the approved one."""
+    ids = (config_digest(paths, image), image.digest)
+    return seen.id in ids and f"sha256:{image.digest}" in seen.digests
+
+
+def config_digest(paths: HostPaths, image: Image) -> str:
+    """SHA-256 of the image's configuration, from its manifest. The manifest is hashed again."""
+    path = Store(paths.store).blob_path(image.digest)
+    if not path.is_file() or hash_file(path).sha256 != image.digest:
+        raise _damaged("manifest.json")
+    return oci.read_manifest(path.read_bytes(), image.media_type).config.sha256
+
+
+def _check_blobs(store: Store, image: Image) -> None:
+    """A pull failed: say which file of ours is to blame, if one is."""
+    for f in image.files:
+        path = store.blob_path(f.sha256)
+        if not store.has(f.sha256, f.size) or hash_file(path).sha256 != f.sha256:
+            raise _damaged(str(f.path))
+
+
+def _damaged(name: str) -> IntegrityError:
+    return IntegrityError(
+        "store.damaged",
+        f"the image's file {name} in the store is not what was imported",
+        why="its bytes do not have the approved SHA-256, or it is gone",
+        do="install from the medium again: what is damaged is replaced",
+    )
+
+
+def _refused(engine: Tool, image: Image, said: str) -> HostError:
+    return HostError(
+        "host.image-pull",
+        f"{engine.name} did not take the image {image.name}",
+        why=said,
+        do=f"correct what {engine.name} names above, then run the same command again",
+    )

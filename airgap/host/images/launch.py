@@ -1,0 +1,86 @@
+"""How an engine's container is run: no network, no privileges, nothing to write but its own
+scratch folders, the model read-only, and one socket to be reached by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from airgap.format.manifest import Manifest
+from airgap.host.engines.interface import LaunchPlan
+from airgap.host.images.tool import LABEL, Tool
+from airgap.host.paths import DeploymentPaths
+
+# Where the container finds the folder of its socket, and the socket's name there. Short: unix(7)
+# allows 107 bytes.
+SOCKET_FOLDER = "/run/airgap"
+SOCKET = "engine.sock"
+# An id that Debian and others reserve and give to nobody: root outside is not even root inside.
+USER = 65533
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container to run: the engine's id of the image, its name, the label it bears."""
+
+    image: str
+    name: str
+    label: str
+
+
+def socket_folder(place: DeploymentPaths) -> Path:
+    """Where the socket lies on the host."""
+    return place.run / "socket"
+
+
+def user() -> int:
+    """Who runs inside: nobody, or the user that we are when that is not root."""
+    return USER if os.geteuid() == 0 else os.geteuid()
+
+
+def scratch(place: DeploymentPaths) -> tuple[Path, ...]:
+    """The folders that the container may write to."""
+    return (socket_folder(place), place.run / "home", place.tmp)
+
+
+def run_argv(
+    tool: Tool, container: Container, plan: LaunchPlan, manifest: Manifest, place: DeploymentPaths
+) -> tuple[str, ...]:
+    """The whole command line. `plan.argv` begins with the program, empty for the image's own."""
+    words = ["run", "--rm", "--pull=never", "--name", container.name]
+    words += ["--label", f"{LABEL}={container.label}", "--hostname", "engine"]
+    words += ["--network=none", "--read-only", "--cap-drop=all"]
+    words += ["--security-opt=no-new-privileges", "--no-healthcheck", "--pids-limit=-1"]
+    words += ["--user", f"{user()}:{user()}", "--workdir", str(plan.cwd)]
+    words += tool.run_words()
+    serve = manifest.serve
+    if serve is not None and serve.tensor_parallel > 1:
+        words += ["--shm-size=8g"]  # ranks hand tensors to each other there
+    if manifest.target.accelerator.startswith("cuda"):
+        words += ["--device", "nvidia.com/gpu=all"]
+    for mount in _mounts(manifest, place):
+        words += ["--mount", mount]
+    for name, value in sorted(plan.env.items()):
+        words += ["--env", f"{name}={value}"]
+    program, *arguments = plan.argv
+    if program:
+        words += ["--entrypoint", program]
+    return tool.command(*words, container.image, *arguments)
+
+
+def _mounts(manifest: Manifest, place: DeploymentPaths) -> Iterator[str]:
+    """Everything lies at the path that it has outside, so that one plan holds for both."""
+    yield _bind(socket_folder(place), SOCKET_FOLDER)
+    yield _bind(place.run / "home", str(place.run / "home"))
+    yield _bind(place.tmp, str(place.tmp))
+    yield _bind(place.tmp, "/tmp")  # noqa: S108 - what a program takes for granted, inside
+    read = [place.model, *(place.folder / n for n in ("adapters", "files", "chat_template.jinja"))]
+    for path in read:
+        if path.exists():
+            yield f"{_bind(path, str(path))},readonly"
+
+
+def _bind(source: Path, target: str) -> str:
+    return f"type=bind,source={source},target={target}"
