@@ -20,8 +20,7 @@ from airgap.store import Store
 
 _DISK = "disk"
 _NETWORK = "network"
-# Where container engines keep images, in the order in which they are looked for.
-_IMAGE_FOLDERS = {"podman": Path("/var/lib/containers"), "docker": Path("/var/lib/docker")}
+_DOCKER_FOLDER = Path("/var/lib/docker")
 
 
 class NotFit(HostError):
@@ -86,7 +85,7 @@ def per_mount(paths: HostPaths, wanted: Needs) -> tuple[Share, ...]:
     asked: dict[int, Share] = {}
     places = [(paths.store, wanted.import_bytes), (paths.deployments, wanted.unpack_bytes)]
     if wanted.image_bytes:
-        places.append((_image_folder(), wanted.image_bytes))
+        places.append((_image_folder(paths), wanted.image_bytes))
     for folder, size in places:
         found = probe.space(folder)
         before = asked.get(found.device, Share(found, 0))
@@ -94,11 +93,10 @@ def per_mount(paths: HostPaths, wanted: Needs) -> tuple[Share, ...]:
     return tuple(asked.values())
 
 
-def _image_folder() -> Path:
-    for folder in _IMAGE_FOLDERS.values():
-        if folder.exists():
-            return folder
-    return next(iter(_IMAGE_FOLDERS.values()))
+def _image_folder(paths: HostPaths) -> Path:
+    """podman keeps ours under the root; docker's daemon has a place of its own."""
+    names = {r.name for r in system.runtimes()}
+    return _DOCKER_FOLDER if "docker" in names and "podman" not in names else paths.containers
 
 
 def _is_staged(paths: HostPaths, manifest: Manifest) -> bool:
@@ -196,7 +194,7 @@ def _network(paths: HostPaths) -> Iterator[Problem]:
 
 def _containers() -> Iterator[Problem]:
     names = {r.name for r in system.runtimes()}
-    if not names & set(_IMAGE_FOLDERS):
+    if not names & {"podman", "docker"}:
         yield Problem(
             "container engine",
             "the bundle runs as an image, and neither podman nor docker is here",
@@ -212,7 +210,8 @@ def _engine(manifest: Manifest) -> Iterator[Problem]:
     except HostError as e:
         yield Problem(e.what, e.why, e.do)
         return
-    for library in engine.system_libraries(manifest):
+    inside = manifest.serve is not None and manifest.serve.runtime == "image"
+    for library in () if inside else engine.system_libraries(manifest):
         if not probe.has_library(library.soname):
             yield Problem(
                 "system library",

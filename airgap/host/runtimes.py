@@ -61,7 +61,7 @@ def runtime_for(
 
 
 class VenvRuntime:
-    """Wheels in an environment of the deployment's own."""
+    """Wheels in an environment, shared by deployments of the same wheels."""
 
     def __init__(self, uv: Path | None = None, kit: Path | None = None) -> None:
         self._named = (uv, kit)
@@ -80,8 +80,8 @@ class VenvRuntime:
         """The environment."""
         assert self._chosen is not None  # noqa: S101 - `choose` comes first
         python, installer = self._chosen
-        venv.build(place, manifest.wheels_to_serve(), python, installer, sink)
-        return Made(f"{manifest.target.python} {python}"[:300], installer.label)
+        label = venv.build(place, manifest.wheels_to_serve(), python, installer, sink)
+        return Made(f"{manifest.target.python} {python}"[:300], label)
 
     def renew(self, manifest: Manifest, sink: Sink) -> None:
         """Nothing of it lies elsewhere."""

@@ -23,6 +23,7 @@ from airgap.host.deployment import Deployment, DeploymentRecord, load, read_reco
 from airgap.host.engines.registry import engine_for
 from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
+from airgap.host.runtimes import Made, runtime_for
 from airgap.store import Store
 
 
@@ -40,17 +41,19 @@ def stage(
     Idempotent: a complete deployment of the same manifest is returned as it is; an incomplete one
     is removed and made again. `uv` is the installer to use; `kit` the folder that may hold one.
     The caller holds the host's lock. Raises HostError `host.version-taken` when that version is
-    here with another manifest, and what `venv.build` raises.
+    here with another manifest, and what the runtime raises.
     """
     _check_digest(manifest, digest)
     engine_for(manifest).check(manifest)
     place = paths.deployment(manifest.name, manifest.version)
+    runtime = runtime_for(paths, manifest, uv=uv, kit=kit)
     if _is_staged(place, digest):
         relink_files(Store(paths.store), trees(place, manifest))
+        runtime.renew(manifest, sink)
         sink(Line("stage", f"{manifest.name} {manifest.version} is staged already"))
         return load(paths, manifest.name, manifest.version)
-    python = interpreter.find(manifest.target.python)
-    installer = venv.choose_installer(uv, kit)
+    runtime.choose(manifest)
+    tools = _gateway_tools(manifest, uv, kit)
     fsio.remove_tree(place.folder)
     fsio.make_dirs(place.folder, 0o755)
     fsio.make_dirs(place.run, 0o700)
@@ -59,12 +62,22 @@ def stage(
     store = Store(paths.store)
     link_files(store, trees(place, manifest))
     write_template(place, manifest)
-    wheels = manifest.wheels_to_serve()
-    link_files(store, ((place.wheels / f.path, f) for f in wheels.files))
-    label = venv.build(place, wheels, python, installer, sink)
-    sealed = gateway.stage(place, manifest, partial(link_files, store), python, installer, sink)
-    _seal(place, manifest, digest, python, label, sealed)
+    link_files(store, runtime.files(place, manifest))
+    made = runtime.build(place, manifest, sink)
+    sealed = None
+    if tools is not None:
+        sealed = gateway.stage(place, manifest, partial(link_files, store), *tools, sink)
+    _seal(place, manifest, digest, made, sealed)
     return load(paths, manifest.name, manifest.version)
+
+
+def _gateway_tools(
+    manifest: Manifest, uv: Path | None, kit: Path | None
+) -> tuple[Path, venv.Installer] | None:
+    """A gateway runs from wheels, whatever its engine runs from."""
+    if manifest.gateway_wheels() is None:
+        return None
+    return interpreter.find(manifest.target.python), venv.choose_installer(uv, kit)
 
 
 def _check_digest(manifest: Manifest, digest: str) -> None:
@@ -168,12 +181,7 @@ def _wrong_template(name: str, why: str) -> IntegrityError:
 
 
 def _seal(
-    place: DeploymentPaths,
-    manifest: Manifest,
-    digest: str,
-    python: Path,
-    installer: str,
-    gateway_sums: str | None,
+    place: DeploymentPaths, manifest: Manifest, digest: str, made: Made, gateway_sums: str | None
 ) -> None:
     """The record last: all before it is fsynced, the environment by its own builder."""
     environment = seal.make(place) if place.venv.is_dir() else None
@@ -182,8 +190,8 @@ def _seal(
         version=manifest.version,
         manifest=digest,
         engine=engine_for(manifest).name,
-        python=f"{manifest.target.python} {python}"[:300],
-        installer=installer,
+        python=made.python,
+        installer=made.installer,
         staged=int(time.time()),
         environment=environment,
         gateway=gateway_sums,

@@ -26,9 +26,9 @@ from airgap.host import endpoint, launch, locks, probation, processes
 from airgap.host.deployment import load
 from airgap.host.endpoint import Endpoint
 from airgap.host.engines.interface import LaunchPlan
-from airgap.host.engines.registry import engine_for
 from airgap.host.logs import RotatingLog
 from airgap.host.paths import DeploymentPaths, HostPaths
+from airgap.host.runtimes import runtime_for
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _AWAITED = (*_STOP, signal.SIGCHLD)
@@ -43,10 +43,10 @@ def main(paths: HostPaths, name: str, version: str) -> int:
     `host.already-running`, `host.not-staged`.
     """
     deployment = load(paths, name, version)
-    engine = engine_for(deployment.manifest)
+    runtime = runtime_for(paths, deployment.manifest)
     code = supervise(
         deployment.paths,
-        lambda port: engine.plan(deployment.manifest, deployment.paths, port),
+        lambda port: runtime.plan(deployment, port),
         f"the supervisor of {deployment.title}",
     )
     own = launch.read(paths).kind == "own"  # else OnFailure= of the unit does it

@@ -82,7 +82,9 @@ class Vllm:
         home = paths.run / "home"
         env = environment.private(home, paths.tmp) | environment.OFFLINE | _CLOSED
         env["VLLM_CACHE_ROOT"] = str(home / ".cache" / "vllm")
-        return LaunchPlan(tuple(argv), env | _settings(manifest, paths), paths.tmp, self.health_path)
+        return LaunchPlan(
+            tuple(argv), env | _settings(manifest, paths), paths.tmp, self.health_path
+        )
 
     def explain(self, log: str) -> Meaning | None:
         """Of messages that a person would have to know vLLM for."""

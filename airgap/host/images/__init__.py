@@ -1,1 +1,1 @@
-"""Engines from container images: brought into the host's container engine by digest, run shut in."""
+"""Engines from container images: brought in by digest, run shut in."""

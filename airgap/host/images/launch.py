@@ -60,7 +60,7 @@ def run_argv(
         words += ["--shm-size=8g"]  # ranks hand tensors to each other there
     if manifest.target.accelerator.startswith("cuda"):
         words += ["--device", "nvidia.com/gpu=all"]
-    for mount in _mounts(manifest, place):
+    for mount in _mounts(place):
         words += ["--mount", mount]
     for name, value in sorted(plan.env.items()):
         words += ["--env", f"{name}={value}"]
@@ -70,7 +70,7 @@ def run_argv(
     return tool.command(*words, container.image, *arguments)
 
 
-def _mounts(manifest: Manifest, place: DeploymentPaths) -> Iterator[str]:
+def _mounts(place: DeploymentPaths) -> Iterator[str]:
     """Everything lies at the path that it has outside, so that one plan holds for both."""
     yield _bind(socket_folder(place), SOCKET_FOLDER)
     yield _bind(place.run / "home", str(place.run / "home"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ NAMES = ("podman", "docker")
 # A pull of 20 GB onto a slow disk.
 _PULL_SECONDS = 3600
 _ASK_SECONDS = 120
+# podman's own defaults may be more than this process has; its conmon has 32,768 processes at most.
+_ULIMITS = (("nofile", resource.RLIMIT_NOFILE, 2**20), ("nproc", resource.RLIMIT_NPROC, 2**15))
 # What a container may be told by label: the deployment that it belongs to.
 LABEL = "airgap.deployment"
 
@@ -133,6 +136,12 @@ def remove_containers(tool: Tool, label: str) -> None:
         ask(tool, "rm", "--force", *found)
 
 
+def _ulimit(name: str, kind: int, most: int) -> str:
+    _, hard = resource.getrlimit(kind)
+    value = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    return f"{name}={value}:{value}"
+
+
 def label_of(folder: Path) -> str:
     """What tells one deployment of one root from all others."""
     return hashlib.sha256(str(folder).encode()).hexdigest()[:16]
@@ -195,7 +204,8 @@ class Podman:
 
     def run_words(self) -> tuple[str, ...]:
         """Nothing of the image's own may be written, and its output is ours to bound."""
-        return ("--read-only-tmpfs=false", "--log-driver=none", "--ulimit=host")
+        limits_ = [w for limit in _ULIMITS for w in ("--ulimit", _ulimit(*limit))]
+        return ("--read-only-tmpfs=false", "--log-driver=none", *limits_)
 
 
 @dataclass(frozen=True)

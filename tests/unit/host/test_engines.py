@@ -115,13 +115,19 @@ def an_image() -> Image:
     )
 
 
-def test_image_is_refused_by_this_version(paths: HostPaths) -> None:
+def test_engine_in_an_image_listens_on_a_socket_and_sees_the_model_where_it_is(
+    paths: HostPaths,
+) -> None:
     manifest = make_manifest(paths)
     artifacts = (an_image(), *manifest.artifacts)
     serve = Serve(engine="llama.cpp", runtime="image", name="t")
-    with pytest.raises(HostError) as e:
-        engine_for(replace(manifest, artifacts=artifacts, serve=serve))
-    assert e.value.id == "host.runtime-unknown"
+    manifest = replace(manifest, artifacts=artifacts, serve=serve)
+    place = paths.deployment("tiny", "1")
+    plan = engine_for(manifest).contained(manifest, place, "/run/airgap/engine.sock")
+    assert plan.argv[0] == ""
+    assert plan.argv[plan.argv.index("--host") + 1] == "/run/airgap/engine.sock"
+    assert str(place.model / "m.gguf") in plan.argv
+    assert "--port" not in plan.argv
 
 
 def test_engine_that_this_version_does_not_serve_is_refused(

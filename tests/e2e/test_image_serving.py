@@ -1,0 +1,154 @@
+"""An engine from an image, by the real podman: shut in, one socket, gone when it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airgap.errors import IntegrityError
+from airgap.host import deployment, endpoint, locks
+from airgap.host.images import launch
+from airgap.store import Store
+from tests.e2e.hostlab import Parts, free_port, wait_for
+from tests.e2e.image_world import engine_image
+from tests.e2e.imagelab import ImageLab
+from tests.unit.images.maker import Made
+
+
+@pytest.fixture(scope="session")
+def engine(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, str]:
+    """An image that holds llama-server."""
+    return engine_image(parts.wheel, tmp_path_factory.mktemp("engine"), "1")
+
+
+def make(folder: Path, parts: Parts, engine: tuple[Made, str]) -> ImageLab:
+    made, digest = engine
+    return ImageLab(folder / "host", parts, free_port(), made=made, digest=digest)
+
+
+@pytest.fixture(scope="module")
+def served(
+    parts: Parts, engine: tuple[Made, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ImageLab]:
+    """A host that serves version 1 from the image."""
+    assert shutil.which("podman"), "install podman from Debian (the Makefile's TEST_PACKAGES)"
+    lab = make(tmp_path_factory.mktemp("image"), parts, engine)
+    try:
+        answer = lab.install(lab.image_manifest("1")).smoke.answers[0]
+        assert "4" in answer
+        yield lab
+    finally:
+        lab.stop_all()
+        lab.clean()
+    assert lab.alive() == []
+
+
+def engine_pid(lab: ImageLab) -> int:
+    """The engine's process, as this host sees it."""
+    (container,) = lab.containers()
+    return int(lab.podman("inspect", "--format", "{{.State.Pid}}", container).out)
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_engine_has_no_privileges_no_network_and_nothing_to_write(served: ImageLab) -> None:
+    pid = engine_pid(served)
+    found = status(pid)
+    assert {found[k] for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert found["NoNewPrivs"] == "1"
+    assert set(found["Uid"].split()) == {str(launch.user())}
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    devices = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in devices] == ["lo"]
+    mounts = {}
+    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        _, _, _, _, target, options, *_ = line.split()
+        mounts[target] = options.split(",")
+    place = served.paths.deployment("smol", "1")
+    assert "ro" in mounts["/"] and "ro" in mounts[str(place.model)]
+    ours = {
+        t for t, o in mounts.items() if "rw" in o and not t.startswith(("/proc", "/dev", "/sys"))
+    }
+    assert ours - {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"} == {
+        *(launch.SOCKET_FOLDER, "/tmp", str(place.tmp), str(place.run / "home")),
+    }
+
+
+def test_model_in_the_container_is_the_file_of_the_store(served: ImageLab) -> None:
+    entry = served.image_manifest("1").model_to_serve().files[0]
+    pid = engine_pid(served)
+    model = served.paths.deployment("smol", "1").model / entry.path
+    inside = os.stat(f"/proc/{pid}/root{model}")
+    blob = os.stat(Store(served.paths.store).blob_path(entry.sha256))
+    assert (inside.st_ino, inside.st_dev) == (blob.st_ino, blob.st_dev)
+
+
+def test_second_install_changes_nothing(served: ImageLab) -> None:
+    before = served.containers()
+    served.install(served.image_manifest("1"))
+    assert served.containers() == before
+
+
+def test_killed_engine_is_started_again_in_a_new_container(served: ImageLab) -> None:
+    (before,) = served.containers()
+    os.kill(engine_pid(served), signal.SIGKILL)
+    place = served.paths.deployment("smol", "1")
+    wait_for(lambda: (e := endpoint.live(place)) is not None and e.crashes >= 1 and e.state == "up")
+    wait_for(lambda: len(served.containers()) == 1 and served.containers() != [before])
+
+
+def test_killed_supervisor_takes_its_container_along(served: ImageLab) -> None:
+    wait_for(lambda: len(served.containers()) == 1)
+    place = served.paths.deployment("smol", "1")
+    pid = locks.holder(place.supervisor_lock)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: served.containers() == [], 30)
+    served.install(served.image_manifest("1"))
+    assert len(served.containers()) == 1
+
+
+def test_image_lost_by_the_container_engine_is_brought_back(served: ImageLab) -> None:
+    served.stop_all()
+    wait_for(lambda: served.containers() == [], 30)
+    assert served.podman("rmi", "--all", "--force").code == 0
+    served.install(served.image_manifest("1"))
+    assert len(served.containers()) == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_layer_damaged_in_the_store_is_refused(
+    tmp_path: Path, parts: Parts, engine: tuple[Made, str], damage: str
+) -> None:
+    lab = make(tmp_path, parts, engine)
+    manifest = lab.image_manifest("1")
+    os.chmod(lab.layer, 0o644)
+    with open(lab.layer, "r+b") as f:
+        if damage == "cut":
+            f.truncate(lab.layer.stat().st_size // 2)
+        else:
+            f.seek(lab.layer.stat().st_size // 2)
+            byte = f.read(1)
+            f.seek(-1, os.SEEK_CUR)
+            f.write(bytes([byte[0] ^ 1]))
+    try:
+        with pytest.raises(IntegrityError) as e:
+            lab.stage(manifest)
+        assert (e.value.id, e.value.exit_code) == ("store.damaged", 3)
+        assert deployment.read_record(lab.paths.deployment("smol", "1")) is None
+        assert lab.podman("images", "--quiet").out == ""
+    finally:
+        lab.clean()
+
+
+def test_pull_leaves_no_temporary_copy_of_a_layer(served: ImageLab) -> None:
+    folder = served.paths.containers / "tmp"
+    assert list(folder.iterdir()) == []
