@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Redirects that are followed for one request: mirrors and CDNs need one or two.
 MAX_REDIRECTS = 8
+# New tokens tried for one request: many connections may wear a short-lived one out together.
+MAX_RENEWALS = 4
 # Answers that a later try may turn into success (RFC 9110; 408, 429 and server errors).
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
@@ -103,11 +105,14 @@ class Web:
             source.forget()
         response, url = self._follow(source.item, headers)
         access = source.item.access
-        own = _origin(url) == _origin(source.item.url)
-        if own and access is not None and _is_refusal(response.status_code):
+        for _ in range(MAX_RENEWALS):
+            own = _origin(url) == _origin(source.item.url)
+            if not own or access is None or not _is_refusal(response.status_code):
+                break
             response.close()
-            if access.refused(response.status_code, response.headers):
-                response, url = self._follow(source.item, headers)
+            if not access.refused(response.status_code, response.headers):
+                break
+            response, url = self._follow(source.item, headers)
         if response.status_code in (200, 206) and url != source.item.url:
             source.located = url
         return _checked(source, response)

@@ -130,15 +130,17 @@ def test_layer_damaged_in_the_store_is_refused(
 ) -> None:
     lab = make(tmp_path, parts, engine)
     manifest = lab.image_manifest("1")
-    os.chmod(lab.layer, 0o644)
-    with open(lab.layer, "r+b") as f:
+    layer = lab.layer
+    middle = layer.stat().st_size // 2
+    layer.chmod(0o644)
+    with open(layer, "r+b") as f:
+        f.seek(middle)
+        byte = f.read(1)[0]
         if damage == "cut":
-            f.truncate(lab.layer.stat().st_size // 2)
+            f.truncate(middle)
         else:
-            f.seek(lab.layer.stat().st_size // 2)
-            byte = f.read(1)
-            f.seek(-1, os.SEEK_CUR)
-            f.write(bytes([byte[0] ^ 1]))
+            f.seek(middle)
+            f.write(bytes([byte ^ 1]))
     try:
         with pytest.raises(IntegrityError) as e:
             lab.stage(manifest)
