@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from airgap import limits
 from airgap.errors import IntegrityError
-from airgap.format.artifacts import Adapter, Image, Model, PlainFiles, Wheels
-from airgap.format.evidence import Coverage, Finding, Findings
+from airgap.format.artifacts import Adapter, Artifact, Image, Model, PlainFiles, Wheels
+from airgap.format.evidence import ChatTemplate, Coverage, Finding, Findings
 from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
 from airgap.format.types import SEVERITIES
@@ -46,6 +46,15 @@ class Row:
 
     finding: Finding
     waived: bool
+
+
+@dataclass(frozen=True)
+class ShownTemplate:
+    """A chat template, and what the engine does with it."""
+
+    template: ChatTemplate
+    use: str
+    starts: bool
 
 
 def render(
@@ -97,6 +106,8 @@ def _words(
         "total_bytes": sum(f.size for f in files),
         "counts": _counts(findings),
         "rows": _rows(manifest, findings),
+        "templates": _templates(manifest, findings),
+        "adapters_on_bases": _bases(manifest),
         "uncovered": [c for c in coverage.files if c.verdict != "covered"],
         "max_rows": MAX_ROWS,
     }
@@ -112,6 +123,45 @@ def _rows(manifest: Manifest, findings: Findings) -> list[Row]:
     waived = {(w.finding, w.sha256) for w in manifest.waivers}
     rows = [Row(f, (f.id, f.sha256) in waived) for f in findings.findings]
     return sorted(rows, key=lambda r: -SEVERITIES.index(r.finding.severity))
+
+
+def _templates(manifest: Manifest, findings: Findings) -> list[ShownTemplate]:
+    """Those that an engine is started with first, otherwise in the order of the evidence."""
+    artifacts = {a.name: a for a in manifest.artifacts}
+    shown = []
+    for template in findings.templates or ():
+        artifact = artifacts.get(template.artifact)
+        named = isinstance(artifact, Model) and artifact.chat_template == template.sha256
+        starts = named and _is_started_with_one(manifest)
+        shown.append(ShownTemplate(template, _use(artifact, starts, manifest), starts))
+    return sorted(shown, key=lambda t: not t.starts)
+
+
+def _is_started_with_one(manifest: Manifest) -> bool:
+    """vLLM is given the text that the manifest names, unless Mistral's own library makes prompts.
+    Other engines choose among what lies in the files."""
+    serve = manifest.serve
+    return serve is not None and serve.engine == "vllm" and serve.tokenizer_mode != "mistral"
+
+
+def _use(artifact: Artifact | None, starts: bool, manifest: Manifest) -> str:
+    if starts:
+        return "The engine is started with this one."
+    if isinstance(artifact, Adapter):
+        return f"Not used: requests for this adapter go through the template of {artifact.base}."
+    if manifest.serve is None:
+        return "Nothing is served: whoever uses the files may use this one."
+    named = isinstance(artifact, Model) and artifact.chat_template is not None
+    if named and _is_started_with_one(manifest):
+        return "The engine is not started with this one."
+    return "The manifest names none for the engine: it chooses by itself and may use this one."
+
+
+def _bases(manifest: Manifest) -> list[tuple[str, Model]]:
+    """(adapter's name, its base): requests for an adapter go through the base's template."""
+    models = {a.name: a for a in manifest.artifacts if isinstance(a, Model)}
+    adapters = [a for a in manifest.artifacts if isinstance(a, Adapter)]
+    return [(a.name, models[a.base]) for a in adapters if a.base in models]
 
 
 def _environment() -> Environment:

@@ -16,8 +16,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from airgap.errors import FormatError, IntegrityError
-from airgap.format.artifacts import LockedFile, LockedModel, LockedWheels, Model, Wheels
-from airgap.format.evidence import Coverage, Covered, Finding, Findings
+from airgap.format.artifacts import Adapter, LockedFile, LockedModel, LockedWheels, Model, Wheels
+from airgap.format.evidence import ChatTemplate, Coverage, Covered, Finding, Findings
 from airgap.format.lock import Lock
 from airgap.format.manifest import Evidence, Manifest
 from airgap.format.policy import STRICT
@@ -276,3 +276,82 @@ def test_a_report_nobody_could_read_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_report_never_speaks_of_who_signed() -> None:
     assert not re.search(r"signed by|approved by", page(), re.IGNORECASE)
+
+
+TEMPLATE = (
+    "{% for m in messages %}\n  {{ m.content }}</pre><script>x</script>\u202e\u200b{% endfor %}"
+)
+
+
+def template(text: str, artifact: str = "model", path: str = "chat_template.jinja") -> ChatTemplate:
+    return ChatTemplate(
+        artifact=artifact, path=PurePosixPath(path), place="", sha256=sha(text), text=text
+    )
+
+
+def with_templates(
+    *templates: ChatTemplate, started: str, adapter: bool = False, engine: str = "vllm"
+) -> str:
+    """The page of a model whose manifest names the template `started`."""
+    model = dataclasses.replace(MODEL, chat_template=sha(started))
+    tuned = Adapter(
+        name="a-tuned",
+        source="local/tuned",
+        revision="r1",
+        base="model",
+        rank=8,
+        publisher="",
+        licence="",
+        files=(entry("adapter_model.safetensors", "t", 3),),
+    )
+    more = (tuned,) if adapter else ()
+    serve = Serve(engine=engine, name="t")
+    manifest = dataclasses.replace(MANIFEST, artifacts=(*more, model, WHEELS), serve=serve)
+    return page(manifest, Findings(tools=(), findings=(), templates=templates))
+
+
+def chapter(text: str) -> str:
+    return text[text.index("<h2>Chat templates") : text.index("<h2>Waivers")]
+
+
+def test_chat_templates_are_shown_as_text_with_nothing_hidden() -> None:
+    text = with_templates(template(TEMPLATE), started=TEMPLATE)
+    tags = Tags(text)
+    assert "script" not in tags.seen and "pre" in tags.seen
+    shown = chapter(text)
+    assert "&lt;/pre&gt;&lt;script&gt;x&lt;/script&gt;[U+202E][U+200B]" in shown
+    assert "{% for m in messages %}\n  {{ m.content }}" in html.unescape(shown)
+    assert sha(TEMPLATE) in shown
+    assert shown.count("</pre>") == 1
+
+
+def test_the_template_that_the_engine_is_started_with_is_told_from_the_others() -> None:
+    other = template("{{ other }}", path="a.jinja")
+    shown = chapter(with_templates(other, template(TEMPLATE), started=TEMPLATE))
+    assert "Chat templates: 2" in shown
+    mine, theirs = shown.index(sha(TEMPLATE)), shown.index(other.sha256)
+    assert mine < shown.index("The engine is started with this one") < theirs
+    assert theirs < shown.index("The engine is not started with this one")
+
+
+def test_a_template_that_only_looks_like_the_approved_one_is_not_called_so() -> None:
+    shown = chapter(with_templates(template(TEMPLATE + " "), started=TEMPLATE))
+    assert "The engine is started with this one" not in shown
+
+
+def test_a_template_is_not_said_to_be_unused_where_the_engine_chooses_by_itself() -> None:
+    shown = chapter(with_templates(template(TEMPLATE), started=TEMPLATE, engine="llama.cpp"))
+    assert "it chooses by itself and may use this one" in shown
+    assert "is started with" not in shown
+
+
+def test_an_adapters_own_template_is_not_used_and_the_bases_is_named() -> None:
+    own = template(TEMPLATE, "a-tuned")
+    shown = chapter(with_templates(own, template("{{ b }}"), started="{{ b }}", adapter=True))
+    assert "Not used: requests for this adapter go through the template of model" in shown
+    line = shown[shown.index("Requests for the adapter a-tuned") :]
+    assert sha("{{ b }}") in line
+
+
+def test_a_bundle_without_chat_templates_says_so() -> None:
+    assert "None was found." in chapter(page())
