@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +18,22 @@ from airgap.host.images import tool
 from airgap.store import Store
 from tests.e2e.hostlab import HostLab
 from tests.unit.images.maker import Made
+
+_CLONE_NEWNET = 0x40000000
+_OWN_NETWORK = "/proc/thread-self/ns/net"
+
+
+@contextlib.contextmanager
+def no_network() -> Iterator[None]:
+    """This thread, and all that it starts, on a host that has loopback and nothing else. Root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(_OWN_NETWORK, "rb") as before:
+        assert libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        try:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield
+        finally:
+            assert libc.setns(before.fileno(), _CLONE_NEWNET) == 0
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from airgap.host.images import launch
 from airgap.store import Store
 from tests.e2e.hostlab import Parts, free_port, wait_for
 from tests.e2e.image_world import engine_image
-from tests.e2e.imagelab import ImageLab
+from tests.e2e.imagelab import ImageLab, no_network
 from tests.unit.images.maker import Made
 
 
@@ -32,8 +33,20 @@ def make(folder: Path, parts: Parts, engine: tuple[Made, str]) -> ImageLab:
 
 
 @pytest.fixture(scope="module")
+def host(parts: Parts, engine: tuple[Made, str]) -> Iterator[None]:
+    """Everything below runs where nothing can be reached but loopback."""
+    if os.geteuid() != 0:
+        pytest.skip("taking the network away, and podman on this kernel, need root")
+    with no_network():
+        yield
+
+
+@pytest.fixture(scope="module")
 def served(
-    parts: Parts, engine: tuple[Made, str], tmp_path_factory: pytest.TempPathFactory
+    host: None,
+    parts: Parts,
+    engine: tuple[Made, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ImageLab]:
     """A host that serves version 1 from the image."""
     assert shutil.which("podman"), "install podman from Debian (the Makefile's TEST_PACKAGES)"
@@ -65,7 +78,7 @@ def test_engine_has_no_privileges_no_network_and_nothing_to_write(served: ImageL
     assert {found[k] for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert found["NoNewPrivs"] == "1"
     assert set(found["Uid"].split()) == {str(launch.user())}
-    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/thread-self/ns/net")
     devices = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
     assert [line.split(":")[0].strip() for line in devices] == ["lo"]
     mounts = {}
@@ -89,6 +102,12 @@ def test_model_in_the_container_is_the_file_of_the_store(served: ImageLab) -> No
     inside = os.stat(f"/proc/{pid}/root{model}")
     blob = os.stat(Store(served.paths.store).blob_path(entry.sha256))
     assert (inside.st_ino, inside.st_dev) == (blob.st_ino, blob.st_dev)
+
+
+def test_host_of_these_tests_has_no_network(served: ImageLab) -> None:
+    assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    with socket.socket() as s, pytest.raises(OSError, match="unreachable"):
+        s.connect(("192.0.2.1", 443))
 
 
 def test_second_install_changes_nothing(served: ImageLab) -> None:
@@ -126,7 +145,11 @@ def test_image_lost_by_the_container_engine_is_brought_back(served: ImageLab) ->
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_layer_damaged_in_the_store_is_refused(
-    tmp_path: Path, parts: Parts, engine: tuple[Made, str], damage: str
+    host: None,
+    tmp_path: Path,
+    parts: Parts,
+    engine: tuple[Made, str],
+    damage: str,
 ) -> None:
     lab = make(tmp_path, parts, engine)
     manifest = lab.image_manifest("1")
