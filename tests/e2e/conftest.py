@@ -12,6 +12,7 @@ from tests.caches import alone
 from tests.e2e import container
 from tests.e2e.hostlab import HostLab, Parts, fetch_gateway, fetch_parts, free_port
 from tests.e2e.world import Connected
+from tests.unit.images.conftest import docker_registry as docker_registry
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A small image that holds a real engine: llama-server of the wheel, and the libraries it loads,
-taken from this machine. FROM scratch: no registry of others is to be had in tests."""
+taken from this machine. FROM scratch: no registry of others is to be had in tests. It goes through
+Debian's docker-registry, and from there into a store as `sealift` fetches it."""
 
 from __future__ import annotations
 
@@ -8,21 +9,55 @@ import re
 import subprocess
 import tarfile
 import zipfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tests.unit.images.maker import Made
+from airgap.events import silent
+from airgap.format.artifacts import Image
+from airgap.format.request import ImageRequest
+from airgap.format.types import FileEntry
+from airgap.store import Store
+from bundler.digests import blake3_of
+from bundler.fetch import download, images
+from tests.unit.images.maker import Made, push
 
 _PROGRAM = "llama-server"
 FOLDER = "/opt/engine"
 
 
-def engine_image(wheel: Path, scratch: Path, tag: str) -> tuple[Made, str]:
-    """The image and its manifest's SHA-256."""
+@dataclass(frozen=True)
+class Pulled:
+    """An image and the store that has all of it."""
+
+    image: Image
+    store: Store
+
+
+def pull(made: Made, registry: str, folder: Path) -> Pulled:
+    """By way of a real registry: `registry` is its origin, the tag is 1."""
+    push(made, registry, "team/engine")
+    reference = f"{registry.removeprefix('http://')}/team/engine:1"
+    store = Store(folder)
+    store.prepare()
+    request = ImageRequest(reference=reference, platform="linux/amd64")
+    locked = images.lock_image(request, store, silent)
+    download.fetch(images.image_items(locked), store, silent)
+    same = {f.name: getattr(locked, f.name) for f in fields(locked) if f.name != "files"}
+    files = [
+        FileEntry(path=f.path, sha256=f.sha256, blake3=blake3_of(store, f.sha256), size=f.size)
+        for f in locked.files
+    ]
+    return Pulled(Image(**same, files=tuple(files)), store)
+
+
+def engine_image(wheel: Path, scratch: Path, tag: str) -> Made:
+    """The image."""
     files = _engine_files(wheel, scratch)
     made = Made()
     config = {"Entrypoint": [f"{FOLDER}/{_PROGRAM}"], "Env": [f"LD_LIBRARY_PATH={FOLDER}"]}
     layers = (_tar(_libraries(files)), _tar({f"{FOLDER}/{f.name}": f for f in files}))
-    return made, made.image(*layers, tag=tag, config={"config": config})
+    made.image(*layers, tag=tag, config={"config": config})
+    return made
 
 
 def _engine_files(wheel: Path, scratch: Path) -> list[Path]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from airgap.format import oci
-from airgap.format.artifacts import Image
 from airgap.format.manifest import Manifest
-from airgap.format.types import Check, FileEntry
+from airgap.format.types import Check
 from airgap.host.images import tool
 from airgap.store import Store
 from tests.e2e.hostlab import HostLab
-from tests.unit.images.maker import Made
+from tests.e2e.image_world import Pulled
 
 _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = "/proc/thread-self/ns/net"
@@ -38,38 +37,23 @@ def no_network() -> Iterator[None]:
 
 @dataclass
 class ImageLab(HostLab):
-    """`made` holds one image, whose manifest's SHA-256 is `digest`."""
+    """`pulled`: the image that it serves from; its blobs are copied, so that one may be damaged."""
 
-    made: Made = None  # type: ignore[assignment]
-    digest: str = ""
-
-    def image(self) -> Image:
-        kind, data = self.made.manifests[f"sha256:{self.digest}"]
-        manifest = oci.read_manifest(data, kind)
-        blobs = {"config.json": self.made.blobs[manifest.config.sha256], "manifest.json": data}
-        for i, layer in enumerate(manifest.layers):
-            blobs[f"layers/{i:03}"] = self.made.blobs[layer.sha256]
-        return Image(
-            name="engine",
-            reference="registry.example/team/engine:1",
-            platform="linux/amd64",
-            digest=self.digest,
-            media_type=kind,
-            files=tuple(self._file(p, d) for p, d in sorted(blobs.items())),
-        )
-
-    def _file(self, path: str, data: bytes) -> FileEntry:
-        store = Store(self.paths.store)
-        store.prepare()
-        found = store.add_bytes(data)
-        name = PurePosixPath(path)
-        return FileEntry(path=name, sha256=found.sha256, blake3=found.sha256, size=found.size)
+    pulled: Pulled = None  # type: ignore[assignment]
 
     def image_manifest(self, version: str, *checks: Check) -> Manifest:
+        store = Store(self.paths.store)
+        store.prepare()
+        for f in self.pulled.image.files:
+            blob = store.blob_path(f.sha256)
+            if not blob.exists():
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.pulled.store.blob_path(f.sha256), blob)
+                blob.chmod(0o444)
         found = self.manifest(version, *checks)
         serve = replace(found.serve, runtime="image")  # type: ignore[arg-type]
         models = tuple(a for a in found.artifacts if a.kind == "model")
-        return replace(found, artifacts=(self.image(), *models), serve=serve)
+        return replace(found, artifacts=(self.pulled.image, *models), serve=serve)
 
     def podman(self, *words: str) -> tool.Answer:
         """A question to the very podman storage that this root has."""
@@ -87,5 +71,5 @@ class ImageLab(HostLab):
     @property
     def layer(self) -> Path:
         """The file of the image's largest layer in the store."""
-        files = (f for f in self.image().files if f.path.parts[0] == "layers")
+        files = (f for f in self.pulled.image.files if f.path.parts[0] == "layers")
         return Store(self.paths.store).blob_path(max(files, key=lambda f: f.size).sha256)

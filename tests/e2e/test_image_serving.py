@@ -16,24 +16,23 @@ from airgap.host import deployment, endpoint, locks
 from airgap.host.images import launch
 from airgap.store import Store
 from tests.e2e.hostlab import Parts, free_port, wait_for
-from tests.e2e.image_world import engine_image
+from tests.e2e.image_world import Pulled, engine_image, pull
 from tests.e2e.imagelab import ImageLab, no_network
-from tests.unit.images.maker import Made
 
 
 @pytest.fixture(scope="session")
-def engine(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, str]:
-    """An image that holds llama-server."""
-    return engine_image(parts.wheel, tmp_path_factory.mktemp("engine"), "1")
+def engine(parts: Parts, docker_registry: str, tmp_path_factory: pytest.TempPathFactory) -> Pulled:
+    """An image that holds llama-server, as `sealift` fetched it from Debian's docker-registry."""
+    made = engine_image(parts.wheel, tmp_path_factory.mktemp("engine"), "1")
+    return pull(made, docker_registry, tmp_path_factory.mktemp("fetched"))
 
 
-def make(folder: Path, parts: Parts, engine: tuple[Made, str]) -> ImageLab:
-    made, digest = engine
-    return ImageLab(folder / "host", parts, free_port(), made=made, digest=digest)
+def make(folder: Path, parts: Parts, engine: Pulled) -> ImageLab:
+    return ImageLab(folder / "host", parts, free_port(), pulled=engine)
 
 
 @pytest.fixture(scope="module")
-def host(parts: Parts, engine: tuple[Made, str]) -> Iterator[None]:
+def cut_off(parts: Parts, engine: Pulled) -> Iterator[None]:
     """Everything below runs where nothing can be reached but loopback."""
     if os.geteuid() != 0:
         pytest.skip("taking the network away, and podman on this kernel, need root")
@@ -43,9 +42,9 @@ def host(parts: Parts, engine: tuple[Made, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def served(
-    host: None,
+    cut_off: None,
     parts: Parts,
-    engine: tuple[Made, str],
+    engine: Pulled,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ImageLab]:
     """A host that serves version 1 from the image."""
@@ -145,10 +144,10 @@ def test_image_lost_by_the_container_engine_is_brought_back(served: ImageLab) ->
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_layer_damaged_in_the_store_is_refused(
-    host: None,
+    cut_off: None,
     tmp_path: Path,
     parts: Parts,
-    engine: tuple[Made, str],
+    engine: Pulled,
     damage: str,
 ) -> None:
     lab = make(tmp_path, parts, engine)
