@@ -130,31 +130,28 @@ def _templates(manifest: Manifest, findings: Findings) -> list[ShownTemplate]:
     artifacts = {a.name: a for a in manifest.artifacts}
     shown = []
     for template in findings.templates or ():
-        artifact = artifacts.get(template.artifact)
-        named = isinstance(artifact, Model) and artifact.chat_template == template.sha256
-        starts = named and _is_started_with_one(manifest)
-        shown.append(ShownTemplate(template, _use(artifact, starts, manifest), starts))
+        use = _use(manifest, artifacts.get(template.artifact), template.sha256)
+        shown.append(ShownTemplate(template, use, use == _STARTED))
     return sorted(shown, key=lambda t: not t.starts)
 
 
-def _is_started_with_one(manifest: Manifest) -> bool:
-    """vLLM is given the text that the manifest names, unless Mistral's own library makes prompts.
-    Other engines choose among what lies in the files."""
+_STARTED = "The engine is started with this one."
+
+
+def _use(manifest: Manifest, artifact: Artifact | None, sha256: str) -> str:
+    """What the engine does with a template. vLLM is given the text that the manifest names, unless
+    Mistral's own library makes prompts; other engines choose among what lies in the files."""
     serve = manifest.serve
-    return serve is not None and serve.engine == "vllm" and serve.tokenizer_mode != "mistral"
-
-
-def _use(artifact: Artifact | None, starts: bool, manifest: Manifest) -> str:
-    if starts:
-        return "The engine is started with this one."
     if isinstance(artifact, Adapter):
         return f"Not used: requests for this adapter go through the template of {artifact.base}."
-    if manifest.serve is None:
+    if serve is None:
         return "Nothing is served: whoever uses the files may use this one."
-    named = isinstance(artifact, Model) and artifact.chat_template is not None
-    if named and _is_started_with_one(manifest):
-        return "The engine is not started with this one."
-    return "The manifest names none for the engine: it chooses by itself and may use this one."
+    if artifact != (model := manifest.model_to_serve()):
+        return f"Not used: what is served is {model.name}."
+    given = serve.engine == "vllm" and serve.tokenizer_mode != "mistral"
+    if not given or model.chat_template is None:
+        return "The manifest names none for the engine: it chooses by itself and may use this one."
+    return _STARTED if model.chat_template == sha256 else "The engine is not started with this one."
 
 
 def _bases(manifest: Manifest) -> list[tuple[str, Model]]:

@@ -345,6 +345,17 @@ def test_a_template_is_not_said_to_be_unused_where_the_engine_chooses_by_itself(
     assert "is started with" not in shown
 
 
+def test_a_template_of_a_model_that_is_not_served_is_not_called_the_engines() -> None:
+    served = dataclasses.replace(MODEL, name="a-model")
+    other = dataclasses.replace(MODEL, chat_template=sha(TEMPLATE))
+    serve = Serve(engine="vllm", name="t", model="a-model")
+    manifest = dataclasses.replace(MANIFEST, artifacts=(served, other, WHEELS), serve=serve)
+    found = Findings(tools=(), findings=(), templates=(template(TEMPLATE),))
+    shown = chapter(page(manifest, found))
+    assert "Not used: what is served is a-model." in shown
+    assert "is started with" not in shown
+
+
 def test_an_adapters_own_template_is_not_used_and_the_bases_is_named() -> None:
     own = template(TEMPLATE, "a-tuned")
     shown = chapter(with_templates(own, template("{{ b }}"), started="{{ b }}", adapter=True))
