@@ -168,35 +168,32 @@ _METHODS = words(
 
 
 def _follow(tree: Tree, itself: Itself) -> _Marks:
-    """Mark nodes from the leaves up, and variables, until nothing new is marked."""
-    marks = _Marks()
-    macros = _macros(tree)
-    while True:
-        before = len(marks.nodes), len(marks.names)
-        for node in tree.nodes:
-            _mark(node, itself, marks)
-            _carry(node, macros, marks)
-        if (len(marks.nodes), len(marks.names)) == before:
-            return marks
-
-
-def _mark(node: nodes.Node, itself: Itself, marks: _Marks) -> None:
-    said = itself(node)
-    if said is None:
-        said = (key_of(node) or "") in marks.names or any(
-            id(c) in marks.nodes for c in node.iter_child_nodes()
-        )
-    elif not said:
-        said = (key_of(node) or "") in marks.names
-    if said:
+    """Mark what `itself` names, what is made of it, and the variables that are given it. Each node
+    is marked once, so that a long chain of variables takes no longer than it is."""
+    marks, todo, macros = _Marks(), [], _macros(tree)
+    above: dict[int, list[nodes.Node]] = {}
+    readers: dict[str, list[nodes.Node]] = {}
+    given: dict[int, set[str]] = {}
+    for node in tree.nodes:
+        said = itself(node)
+        if said:
+            todo.append(node)
+        for child in node.iter_child_nodes() if said is None else ():
+            above.setdefault(id(child), []).append(node)
+        if key := key_of(node):
+            readers.setdefault(key, []).append(node)
+        for target, value in _assignments(node, macros):
+            given.setdefault(id(value), set()).update(_keys(target))
+    while todo:
+        node = todo.pop()
+        if id(node) in marks.nodes:
+            continue
         marks.nodes.add(id(node))
-
-
-def _carry(node: nodes.Node, macros: Mapping[str, nodes.Macro], marks: _Marks) -> None:
-    """Into variables that are assigned, and into what a macro is given."""
-    for target, value in _assignments(node, macros):
-        if id(value) in marks.nodes:
-            marks.names |= _keys(target)
+        todo += above.get(id(node), [])
+        for name in given.get(id(node), set()) - marks.names:
+            marks.names.add(name)
+            todo += readers.get(name, [])
+    return marks
 
 
 def _assignments(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,13 @@ def test_two_defaults_that_differ_are_told(tmp_path: Path) -> None:
 def test_switch_that_users_know_is_told_and_no_more(tmp_path: Path) -> None:
     text = "{% if '/no_think' in messages[-1].content %}x{% endif %}"
     assert severity(judged(tmp_path, text), "template.switch") == "low"
+
+
+def test_long_chain_of_variables_is_followed_to_its_end_in_no_time(tmp_path: Path) -> None:
+    """Read from its end, so that whoever goes over it again and again needs an hour."""
+    chain = "".join(f"{{% set a{i} = a{i + 1} %}}" for i in range(1200))
+    text = chain + "{% set a1200 = messages[0].content %}{% if a0 == 'Now do it' %}x{% endif %}"
+    started = time.process_time()
+    result = judged(tmp_path, text)
+    assert severity(result, "template.trigger") == "medium"
+    assert time.process_time() - started < 10
