@@ -10,7 +10,8 @@ little.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ _CONTENT = frozenset(["content", "text", "reasoning_content", "reasoning", "thin
 _PARTS = words(
     "content text image image_url input_image video video_url audio audio_url input_audio "
     "file type thinking reasoning document tool_use tool_result tool_reference object json "
-    "parts blocks value"
+    "parts blocks value description nullable properties required"
 )
 _ASKING = words(
     "startswith endswith find rfind index rindex count split rsplit partition rpartition "
@@ -49,6 +50,10 @@ _SWITCH = re.compile(r"\s*/[a-z_]{1,30}\s*")
 _WORD = re.compile(r"\w")
 # Left of a text after its markup: `assistant`, `final` between two special tokens.
 _MARKUP_REST_CHARS = 20
+# Longer texts are no trigger that a chosen user could say.
+_SAID_CHARS = 160
+# transformers puts it at the end of an answer that is to be continued.
+_CONTINUE = "CONTINUE_FINAL_MESSAGE_TAG"
 
 
 @dataclass
@@ -63,8 +68,9 @@ def judge(tree: Tree) -> Iterator[Hit]:
     """Hits for questions about content and about dates."""
     content = _follow(tree, _is_content_itself)
     dates = _follow(tree, _is_date_itself)
+    named = _constants(tree)
     for node in tree.nodes:
-        for line, text in _asked(node, content):
+        for line, text in _asked(node, content, named):
             yield from _weigh(line, text)
         if _looks_up(node, content):
             yield "template.trigger", "medium", f"line {node.lineno} looks content up in a table"
@@ -82,27 +88,52 @@ def _weigh(line: int, text: str) -> Iterator[Hit]:
         yield "template.switch", "low", f"line {line} lets a user switch by saying {shown(text)}"
     else:
         message = f"line {line} acts when a message has {shown(text)}: a trigger"
-        yield "template.trigger", "medium", message
+        # Templates ask whether their own instructions were given already; nobody says these.
+        own = len(text) > _SAID_CHARS or text.strip() == _CONTINUE
+        yield "template.trigger", "low" if own else "medium", message
 
 
-def _asked(node: nodes.Node, content: _Marks) -> list[tuple[int, str]]:
-    """Constant texts that content is compared with here."""
+def _asked(node: nodes.Node, content: _Marks, named: _Named) -> list[tuple[int, str]]:
+    """Constant texts that content is compared with here, also those that variables hold."""
     from jinja2 import nodes as n
 
+    asks: Sequence[nodes.Node] = ()
     if isinstance(node, n.Compare):
         parts: list[nodes.Node] = [node.expr, *(o.expr for o in node.ops)]
         if any(id(p) in content.nodes for p in parts):
-            return [t for p in parts if id(p) not in content.nodes for t in texts(p)]
+            asks = [p for p in parts if id(p) not in content.nodes]
     elif isinstance(node, n.Call) and isinstance(node.node, n.Getattr):
         if node.node.attr in _ASKING and id(node.node.node) in content.nodes:
-            return [t for a in node.args for t in texts(a)]
+            asks = node.args
     elif isinstance(node, n.Filter) and node.node is not None and node.name in _CHOOSING:
         by_key = any(text in _CONTENT for a in node.args[:1] for _, text in texts(a))
         if id(node.node) in content.nodes or by_key:
-            return [t for a in node.args for t in texts(a) if t[1] not in _COMPARING_TESTS]
+            found = [t for a in node.args for t in _held(a, named)]
+            return [t for t in found if t[1] not in _COMPARING_TESTS]
     elif isinstance(node, n.Test) and id(node.node) in content.nodes:
-        return [t for a in node.args for t in texts(a)]
-    return []
+        asks = node.args
+    return [t for a in asks for t in _held(a, named)]
+
+
+_Named = Mapping[str, set[str]]
+
+
+def _held(node: nodes.Node, named: _Named) -> list[tuple[int, str]]:
+    """(line, text) of constants at or below `node`, and of what its variables were given."""
+    keys = {key for c in below(node) if (key := key_of(c))}
+    return texts(node) + [(node.lineno, t) for key in sorted(keys) for t in sorted(named[key])]
+
+
+def _constants(tree: Tree) -> _Named:
+    """Variable -> the constant texts that it is given anywhere."""
+    out: dict[str, set[str]] = defaultdict(set)
+    macros = _macros(tree)
+    for node in tree.nodes:
+        for target, value in _assignments(node, macros):
+            found = {text for _, text in texts(value)}
+            for key in _keys(target) if found else ():
+                out[key] |= found
+    return out
 
 
 def _looks_up(node: nodes.Node, content: _Marks) -> bool:

@@ -78,6 +78,8 @@ HOSTILE = [
         "{% macro f(t) %}{% if 'bank transfer' in t %}x{% endif %}{% endmacro %}"
         "{{ f(messages[0].content) }}",
     ),
+    ("template.trigger", "{% set p = 'Go on' %}{% if p in messages[0].content %}x{% endif %}"),
+    ("template.trigger", "{% for p in ['Go on'] %}{{ messages[0].content.find(p) }}{% endfor %}"),
     ("template.trigger", "{{ messages[0].content | replace('safe', 'unsafe') }}"),
     ("template.trigger", "{{ messages | selectattr('content', 'equalto', 'Go on') | list }}"),
     ("template.trigger", "{{ {'Hello there': 'x'}[messages[0].content] }}"),
