@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bundler.scan.report import shown, words
@@ -35,6 +36,8 @@ _ASKING = words(
     "removeprefix removesuffix replace"
 )
 _CHANGING = frozenset(["replace"])
+# Filters that write a whole message out, or take it apart.
+_WRITING = words("string tojson pprint urlencode e escape forceescape join format items dictsort")
 _CHOOSING = frozenset(["select", "reject", "selectattr", "rejectattr", "replace"])
 _COMPARING_TESTS = words("eq equalto ne in sameas lt le gt ge lessthan greaterthan") | {
     "==",
@@ -66,7 +69,8 @@ class _Marks:
 
 def judge(tree: Tree) -> Iterator[Hit]:
     """Hits for questions about content and about dates."""
-    content = _follow(tree, _is_content_itself)
+    whole = _follow(tree, _is_message_itself)
+    content = _follow(tree, partial(_is_content_itself, whole))
     dates = _follow(tree, _is_date_itself)
     named = _constants(tree)
     for node in tree.nodes:
@@ -161,10 +165,27 @@ def _date(node: nodes.Node, dates: _Marks) -> Iterator[Hit]:
         yield "template.date", "medium", f"line {node.lineno} decides by the date or time"
 
 
-def _is_content_itself(node: nodes.Node) -> bool | None:
+def _is_message_itself(node: nodes.Node) -> bool | None:
+    """Messages, one or many, with all that they hold. A constant key names one thing of them."""
+    from jinja2 import nodes as n
+
+    if isinstance(node, n.Name) and node.name == "messages":
+        return True
+    if isinstance(node, n.Getitem) and isinstance(getattr(node.arg, "value", None), str):
+        return False
+    return False if isinstance(node, n.Getattr | n.Call | n.Test | n.Compare | n.Not) else None
+
+
+def _is_content_itself(whole: _Marks, node: nodes.Node) -> bool | None:
     """True: it is; False: it is not, whatever is below; None: what is below decides."""
     from jinja2 import nodes as n
 
+    if isinstance(node, n.Filter) and node.name in _WRITING and id(node.node) in whole.nodes:
+        return True
+    if isinstance(node, n.Concat) and any(id(c) in whole.nodes for c in node.nodes):
+        return True
+    if isinstance(node, n.Call) and _takes_apart(node.node, whole):
+        return True
     if isinstance(node, n.Getattr):
         return True if node.attr in _CONTENT else None if node.attr in _METHODS else False
     if isinstance(node, n.Call) and isinstance(node.node, n.Getattr) and node.node.attr == "get":
@@ -178,6 +199,13 @@ def _is_content_itself(node: nodes.Node) -> bool | None:
     if isinstance(node, n.Filter) and node.name in ("length", "count"):
         return False
     return False if isinstance(node, n.Test | n.Compare | n.Not) else None
+
+
+def _takes_apart(called: nodes.Node, whole: _Marks) -> bool:
+    from jinja2 import nodes as n
+
+    apart = isinstance(called, n.Getattr) and called.attr in ("items", "values")
+    return apart and any(id(c) in whole.nodes for c in called.iter_child_nodes())
 
 
 def _is_date_itself(node: nodes.Node) -> bool | None:

@@ -80,6 +80,15 @@ HOSTILE = [
     ),
     ("template.trigger", "{% set p = 'Go on' %}{% if p in messages[0].content %}x{% endif %}"),
     ("template.trigger", "{% for p in ['Go on'] %}{{ messages[0].content.find(p) }}{% endfor %}"),
+    ("template.trigger", "{% if 'Go on' in messages | string %}x{% endif %}"),
+    (
+        "template.trigger",
+        "{% for m in messages[1:] %}{% if 'Go on' in (m | tojson) %}x{% endif %}{% endfor %}",
+    ),
+    (
+        "template.trigger",
+        "{% for k, v in messages[0].items() %}{% if v == 'Go on' %}x{% endif %}{% endfor %}",
+    ),
     ("template.trigger", "{{ messages[0].content | replace('safe', 'unsafe') }}"),
     ("template.trigger", "{{ messages | selectattr('content', 'equalto', 'Go on') | list }}"),
     ("template.trigger", "{{ {'Hello there': 'x'}[messages[0].content] }}"),
