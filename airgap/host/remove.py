@@ -15,8 +15,10 @@ from pathlib import Path
 from airgap import fsio
 from airgap.errors import DiskError, HostError
 from airgap.events import Line, Sink, silent
+from airgap.format.artifacts import Image
 from airgap.host import activate, inventory, ledger, services, venvs
 from airgap.host.activate import Judge
+from airgap.host.images import bring
 from airgap.host.inventory import Holding
 from airgap.host.paths import HostPaths
 from airgap.store import Store
@@ -67,7 +69,7 @@ def uninstall(
         services.forget(paths, name, None)
         fsio.remove_tree(paths.name_folder(name))
         fsio.remove_tree(paths.stored / name)
-    venvs.discard_unused(paths)
+    _discard_unused(paths)
     return Removed(tuple(h.title for h in going), len(sizes), sum(sizes.values()))
 
 
@@ -83,7 +85,7 @@ def gc(paths: HostPaths, judge: Judge, sink: Sink = silent, *, dry_run: bool = F
     if dry_run:
         return done
     Store(paths.store).discard_incoming()
-    venvs.discard_unused(paths)
+    _discard_unused(paths)
     if not going and not blobs:
         return done
     data = {"deployments": str(len(going)), "blobs": str(len(blobs)), "bytes": str(done.size)}
@@ -92,8 +94,16 @@ def gc(paths: HostPaths, judge: Judge, sink: Sink = silent, *, dry_run: bool = F
         data = {"name": h.name, "version": h.version, "purge": "false"}
         _noted(paths, "uninstall", data, partial(_remove, paths, h, set()))
         sink(Line("removed", h.title))
-    venvs.discard_unused(paths)
+    _discard_unused(paths)
     return done
+
+
+def _discard_unused(paths: HostPaths) -> None:
+    """Environments and images that no deployment runs from any more."""
+    venvs.discard_unused(paths)
+    manifests = [h.manifest for h in inventory.holdings(paths) if h.manifest is not None]
+    images = (a for m in manifests for a in m.artifacts if isinstance(a, Image))
+    bring.discard_unused(paths, images)
 
 
 def _is_kept(paths: HostPaths, h: Holding, judge: Judge) -> bool:

@@ -67,6 +67,9 @@ class ImageLab(HostLab):
         if (self.root / "containers").exists():
             self.podman("rm", "--all", "--force")
             self.podman("rmi", "--all", "--force")
+            podman = tool.choose(self.paths)
+            assert isinstance(podman, tool.Podman)
+            shutil.rmtree(podman.volatile())
 
     @property
     def layer(self) -> Path:

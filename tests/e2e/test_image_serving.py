@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airgap.errors import IntegrityError
-from airgap.host import deployment, endpoint, locks
+from airgap.host import deployment, endpoint, locks, remove
 from airgap.host.images import launch
 from airgap.store import Store
 from tests.e2e.hostlab import Parts, free_port, wait_for
@@ -176,3 +176,14 @@ def test_layer_damaged_in_the_store_is_refused(
 def test_pull_leaves_no_temporary_copy_of_a_layer(served: ImageLab) -> None:
     folder = served.paths.containers / "tmp"
     assert list(folder.iterdir()) == []
+
+
+def test_image_that_nothing_needs_leaves_the_container_engine(served: ImageLab) -> None:
+    """The last test of this file: nothing is served after it."""
+    (before,) = set(served.podman("images", "--quiet", "--no-trunc").out.split())
+    with served.paths.exclusive("test"):
+        remove.gc(served.paths, lambda _manifest, _digest: None)
+        assert served.podman("images", "--quiet", "--no-trunc").out.split() == [before]
+        remove.uninstall(served.paths, "smol", stop=True)
+    assert served.podman("images", "--quiet").out == ""
+    assert served.containers() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from airgap.errors import HostError, IntegrityError
 from airgap.events import Line, Sink
 from airgap.format import oci
@@ -64,6 +66,19 @@ def _is(seen: Seen, image: Image, paths: HostPaths) -> bool:
     containerd), and the manifest's digest is the approved one."""
     ids = (config_digest(paths, image), image.digest)
     return seen.id in ids and f"sha256:{image.digest}" in seen.digests
+
+
+def discard_unused(paths: HostPaths, needed: Iterable[Image]) -> None:
+    """Have podman forget every image but these: its storage under the root is ours alone. docker's
+    is shared with others, and left as it is. What a container still uses stays for the next time.
+    """
+    if not (paths.containers / "storage").is_dir() or not tool.is_here("podman"):
+        return
+    engine = tool.choose(paths)
+    ids = {f.sha256 for image in needed for f in image.files if str(f.path) == "config.json"}
+    for id in tool.ask(engine, "images", "--quiet", "--no-trunc").out.split():
+        if id.removeprefix("sha256:") not in ids:
+            tool.ask(engine, "rmi", id)
 
 
 def config_digest(paths: HostPaths, image: Image) -> str:

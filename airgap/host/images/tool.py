@@ -86,6 +86,11 @@ def choose(paths: HostPaths) -> Tool:
     )
 
 
+def is_here(name: str) -> bool:
+    """Whether this host has that container engine."""
+    return shutil.which(name, path=environment.SYSTEM_PATH) is not None
+
+
 def ask(tool: Tool, *words: str, seconds: float = _ASK_SECONDS) -> Answer:
     """Run a subcommand to its end. Raises HostError `host.containers` when it cannot be run."""
     argv = tool.command(*words)
@@ -170,8 +175,8 @@ class Podman:
         return out
 
     def command(self, *words: str) -> tuple[str, ...]:
-        """What is mounted and who runs is kept where a reboot clears it, as podman expects."""
-        volatile = self._volatile()
+        """With everything of its own: what it keeps, what it runs, what it says."""
+        volatile = self.volatile()
         argv = [self.program, "--root", str(self._folder / "storage")]
         argv += ["--runroot", str(volatile / "run"), "--tmpdir", str(volatile / "tmp")]
         argv += ["--events-backend", "none"]
@@ -182,7 +187,8 @@ class Podman:
             argv += ["--runtime", runc]
         return (*argv, *words)
 
-    def _volatile(self) -> Path:
+    def volatile(self) -> Path:
+        """What is mounted and who runs: gone after a reboot."""
         name = f"airgap-{label_of(self.paths.root)}"
         base = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
         return Path(base) / name if base else self._folder / "volatile"
