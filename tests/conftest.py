@@ -9,14 +9,14 @@ import pytest
 
 _TOP = Path(__file__).parent
 # Files that use the `world` of tests/e2e/vllmlab.py: two of them at once would install it twice.
-_VLLM = ("vllm", "standins")
+_VLLM = "test_vllm"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test gets the group that pytest-xdist keeps in one process (`--dist loadgroup`)."""
     for item in items:
         name = str(item.path.relative_to(_TOP))
-        group = "vllm" if any(word in item.path.name for word in _VLLM) else name
+        group = "vllm" if item.path.name.startswith(_VLLM) else name
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(group))
 

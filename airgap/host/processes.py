@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import airgap
@@ -18,6 +19,8 @@ from airgap.host.paths import HostPaths
 
 _POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
+# multiprocessing.shared_memory calls its segments so; an unlinked one has " (deleted)" behind it.
+_SEGMENT = re.compile(r"(/dev/shm/psm_[0-9a-f]+)$", re.MULTILINE)
 # A daemon takes signals as it would from a shell, whatever the command that starts it ignores.
 _DEFAULT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -141,12 +144,27 @@ def _released(lock: Path, pid: int, seconds: float) -> bool:
 def wait_group(leader: int, seconds: float) -> None:
     """Wait until no process of the group lives, its ended leader aside, at most `seconds`."""
     deadline = time.monotonic() + seconds
-    while _living(leader) and time.monotonic() < deadline:
+    while any(_members(leader)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
 
 
-def _living(group: int) -> bool:
-    """Whether a process of that group runs: one that ended and was not waited for does not."""
+def shared_memory(group: int) -> frozenset[Path]:
+    """Segments of Python's shared memory that processes of that group have mapped (proc(5), maps).
+
+    Whoever made one removes it, unless it is killed: then it stays until the host is restarted.
+    """
+    found: set[Path] = set()
+    for pid in _members(group):
+        try:
+            maps = Path(f"/proc/{pid}/maps").read_text("utf-8", "replace")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended in between, or became another user's
+        found.update(Path(path) for path in _SEGMENT.findall(maps))
+    return frozenset(found)
+
+
+def _members(group: int) -> Iterator[int]:
+    """Processes of that group that run: one that ended and was not waited for does not."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
@@ -157,8 +175,7 @@ def _living(group: int) -> bool:
         # proc(5): after the name in parentheses come the state, the parent, the group.
         state, _, found = stat.rpartition(b")")[2].split()[:3]
         if int(found) == group and state not in (b"Z", b"X"):
-            return True
-    return False
+            yield int(entry.name)
 
 
 def start_ticks(pid: int) -> int | None:

@@ -18,6 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO
 
 from airgap import fsio, limits
@@ -136,18 +137,23 @@ class _Supervisor:
         assert process.stdout is not None  # noqa: S101 - opened as a pipe above
         pump = threading.Thread(target=_pump, args=(process.stdout, self._log), daemon=True)
         pump.start()
+        segments: frozenset[Path] = frozenset()
         try:
             while not _ended(process):
                 if signal.sigwait(_AWAITED) in _STOP:
+                    segments = processes.shared_memory(process.pid)
                     self._stop(process)
                     return True
             return False
         finally:
+            segments |= processes.shared_memory(process.pid)
             # What the engine started ends with it, and takes its shared memory along.
             processes.wait_group(process.pid, limits.ENGINE_GROUP_SECONDS)
             # The whole group goes before the leader is reaped, while the id is surely its own.
             _signal_group(process.pid, signal.SIGKILL)
             process.wait()
+            for segment in segments:
+                segment.unlink(missing_ok=True)
             pump.join()
             process.stdout.close()
 

