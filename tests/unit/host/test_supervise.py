@@ -152,3 +152,27 @@ def test_stray_of_another_start_time_is_left_alone(tmp_path: Path) -> None:
             supervisor.terminate()
         assert processes.start_ticks(bystander.pid) is not None
         os.kill(bystander.pid, signal.SIGKILL)
+
+
+def litters_in_shared_memory(name: str) -> bytes:
+    """An engine that keeps a segment mapped and is deaf to SIGTERM, so that it never removes it."""
+    return f"""#!{sys.executable}
+import signal, time
+from multiprocessing import resource_tracker, shared_memory
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+resource_tracker.register = lambda *_: None
+kept = shared_memory.SharedMemory({name!r}, create=True, size=4096)
+print("made", flush=True)
+time.sleep(300)
+""".encode()
+
+
+def test_shared_memory_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
+    name = f"psm_{os.getpid():08x}"
+    segment = Path("/dev/shm") / name
+    done = deploy(tmp_path, litters_in_shared_memory(name))
+    process = supervise_it(done)
+    wait_for(lambda: is_up(done) and segment.exists())
+    process.terminate()
+    assert process.wait(30) == 0
+    assert not segment.exists()
