@@ -26,7 +26,7 @@ from bundler.workspace import Workspace
 
 DAY_SECONDS = 86_400
 # What each engine can serve; the host's engines say the same of themselves.
-ENGINE_FORMATS = {"llama.cpp": ("gguf",), "vllm": ("safetensors", "gguf")}
+ENGINE_FORMATS = {"llama.cpp": ("gguf",), "vllm": ("safetensors",)}
 
 
 def make_lock(
