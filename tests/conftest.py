@@ -12,6 +12,7 @@ _TOP = Path(__file__).parent
 _VLLM = "test_vllm"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test gets the group that pytest-xdist keeps in one process (`--dist loadgroup`)."""
     for item in items:
