@@ -14,12 +14,17 @@ _VLLM = "test_vllm"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test gets the group that pytest-xdist keeps in one process (`--dist loadgroup`)."""
+    """Every test gets the group that pytest-xdist keeps in one process (`--dist loadgroup`); the
+    longest group comes first, so that nothing waits for it in the end."""
     for item in items:
-        name = str(item.path.relative_to(_TOP))
-        group = "vllm" if item.path.name.startswith(_VLLM) else name
         if item.get_closest_marker("xdist_group") is None:
+            group = _VLLM if _is_vllm(item) else str(item.path.relative_to(_TOP))
             item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not _is_vllm(item))
+
+
+def _is_vllm(item: pytest.Item) -> bool:
+    return item.path.name.startswith(_VLLM) and "e2e" in item.path.parts
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
