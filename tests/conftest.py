@@ -28,5 +28,7 @@ def _is_vllm(item: pytest.Item) -> bool:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Bytes that a test makes may differ from process to process; their names must not."""
-    return "data" if isinstance(val, bytes) else None
+    """Bytes and keys that a test makes may differ from process to process; names must not."""
+    if isinstance(val, bytes):
+        return "data"
+    return "text" if isinstance(val, str) and ("\n" in val or len(val) > 60) else None
