@@ -78,9 +78,9 @@ _SAME_FIELDS: dict[type, Any] = {
 
 
 def _newest(wheels: LockedWheels) -> int | None:
-    """Upload time of the youngest wheel; None unless it is known of all."""
-    known = [f.uploaded for f in wheels.files if f.uploaded is not None]
-    return max(known) if len(known) == len(wheels.files) else None
+    """Upload time of the youngest wheel whose index tells one, None where none tells: a local wheel
+    beside it must not hide a release of yesterday."""
+    return max((f.uploaded for f in wheels.files if f.uploaded is not None), default=None)
 
 
 def _chat_template(files: tuple[FileEntry, ...], store: Store) -> str | None:

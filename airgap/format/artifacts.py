@@ -160,7 +160,7 @@ class Adapter(_Files):
 class Wheels(_Files):
     """Wheels in a manifest; `path` is the wheel's file name (PEP 427).
 
-    `newest`: when an index took the youngest of them, UTC seconds, where every index tells.
+    `newest`: when an index took the youngest of them, UTC seconds, of those whose index tells.
     """
 
     kind: Annotated[str, Choice(("wheels",))] = "wheels"
