@@ -235,6 +235,12 @@ class HostPaths:
         the lock write there.
         """
         with fsio.exclusive(self.lock, doing):
-            for folder in (self.root, self.receipts):
+            for folder in (self.root, self.receipts, *self._of_names()):
                 fsio.sweep(folder)
             yield
+
+    def _of_names(self) -> Iterator[Path]:
+        """The folder of each deployment's name, where versions and the switch lie."""
+        for parent in (self.deployments, self.stored):
+            if parent.is_dir():
+                yield from (p for p in parent.iterdir() if p.is_dir())

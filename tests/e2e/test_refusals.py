@@ -3,6 +3,7 @@ and what to do; the host remembers what it did before, and what served still ser
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from airgap.trust.statements import envelope_name
 from tests.e2e.hostlab import ENGINE, free_port
 from tests.e2e.world import BASE_PYTHON, PROJECT, Connected, Done, Isolated, run, serving, snapshot
 
@@ -99,6 +101,18 @@ def statement(bundle: Path) -> Path:
     return next((bundle / "trust/metadata/statements").iterdir())
 
 
+def forged_statement(bundle: Path) -> None:
+    """Its signature is another's; the name fits, so that only the signature can tell."""
+    path = statement(bundle)
+    envelope = json.loads(path.read_bytes())
+    signature = bytearray(base64.b64decode(envelope["signatures"][0]["sig"]))
+    signature[0] ^= 1
+    envelope["signatures"][0]["sig"] = base64.b64encode(signature).decode()
+    data = json.dumps(envelope, separators=(",", ":"), sort_keys=True).encode()
+    path.unlink()
+    (path.parent / envelope_name(data)).write_bytes(data)
+
+
 def targets_json(bundle: Path) -> Path:
     return max((bundle / "trust/metadata").glob("*.targets.json"))
 
@@ -135,7 +149,8 @@ SPOILED: dict[str, tuple[Spoil, int, str]] = {
     "one short of the threshold": (lambda b: without_signature(b, 1), 4, "trust.threshold"),
     "one officer twice": (twice_signed_by_one, 4, "trust.threshold"),
     "one statement missing": (lambda b: statement(b).unlink(), 4, "trust.approvals"),
-    "statement changed": (lambda b: flip(statement(b)), 4, "trust.statement"),
+    "statement changed": (lambda b: flip(statement(b)), 3, "bundle.extra"),
+    "statement changed and named by its new digest": (forged_statement, 4, "trust.statement"),
     "no timestamp": (
         lambda b: (b / "trust/metadata/timestamp.json").unlink(),
         4,
@@ -340,9 +355,9 @@ def test_two_installs_at_once_one_is_told_to_wait(v1: Path, untouched: Isolated)
 # --- the connected side
 
 
-def sealift(connected: Connected, *words: str) -> Done:
+def sealift(connected: Connected, *words: str, env: dict[str, str] | None = None) -> Done:
     argv = [sys.executable, "-m", "bundler", "--home", str(connected.home), "--json", *words]
-    return run(argv, connected.folder)
+    return run(argv, connected.folder, env=os.environ | (env or {}))
 
 
 def test_request_with_a_typo_is_refused(connected: Connected) -> None:
@@ -429,18 +444,23 @@ def test_wrong_passphrase_signs_nothing(connected: Connected) -> None:
 @pytest.mark.parametrize(
     ("section", "what"),
     [
-        ('[[model]]\nrepo = "Qwen/Qwen3-8B-FP8"\n', "Hub"),
+        ('[[model]]\nrepo = "Qwen/Qwen3-8B-FP8"\n', "Qwen/Qwen3-8B-FP8"),
         (
             '[[image]]\nreference = "ghcr.io/x/y:v1"\nplatform = "linux/amd64"\n',
-            "image",
+            "ghcr.io/x/y",
         ),
     ],
 )
-def test_sources_of_later_versions_say_not_yet(
+def test_unreachable_source_is_named_and_nothing_is_locked(
     connected: Connected, tmp_path: Path, section: str, what: str
 ) -> None:
-    path = tmp_path / "later.toml"
-    head = 'name = "later"\nversion = "1"\n[target]\npython = "3.12"\n'
+    path = tmp_path / "far.toml"
+    head = 'name = "far"\nversion = "1"\n[target]\npython = "3.12"\n'
     path.write_text(head + 'platform = "x86_64-manylinux_2_34"\naccelerator = "cpu"\n' + section)
-    done = sealift(connected, "lock", str(path))
-    assert (done.code, done.error["id"]) == (6, "source.not-yet"), what
+    dead = f"http://127.0.0.1:{free_port()}"
+    away = {"HF_ENDPOINT": dead, "HTTPS_PROXY": dead, "NO_PROXY": "127.0.0.1"}
+    done = sealift(connected, "lock", str(path), env=away)
+    assert (done.code, done.error["id"]) == (6, "source.unreachable")
+    assert what in done.error["what"] + done.error["why"]
+    says_three_things(done)
+    assert [p.name for p in tmp_path.iterdir()] == ["far.toml"]

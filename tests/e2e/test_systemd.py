@@ -110,18 +110,23 @@ def test_killed_engine_supervisor_and_front_come_back(
         host.sh(f"kill -9 {pid}")
         host.until(lambda: "4" in host.ask(connected.port))
         assert host.sh(f"systemctl show -p MainPID --value {unit}").out.strip() != pid
-    kill_engine(host, "1.5")
+    assert kill_engine(host, "1.5") == 1
     host.until(lambda: "4" in host.ask(connected.port))
     assert host.serves("1.5")
 
 
-def kill_engine(host: Container, version: str) -> None:
-    """The engine's own process, behind its supervisor's back; the other versions' are spared."""
-    host.sh(
+def kill_engine(host: Container, version: str) -> int:
+    """The engine's own process, behind its supervisor's back; the other versions' are spared.
+
+    Versions share an environment, so the program is the same: the model's path tells them apart.
+    Returns how many were killed.
+    """
+    done = host.sh(
         "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' < $p/cmdline 2>/dev/null) in "
-        f"/var/*/{version}/*/llama-server*) kill -9 ${{p#/proc/}};; esac; done",
+        f"/var/*llama-server*/{version}/model/*) kill -9 ${{p#/proc/}} && echo 1;; esac; done",
         expect=None,
     )
+    return len(done.out.split())
 
 
 def test_it_comes_back_after_a_reboot(connected: Connected, host: Container) -> None:
@@ -150,11 +155,15 @@ def test_version_that_keeps_crashing_returns_to_the_one_before(
     host.airgap("install", f"/media/{NAME}-2.5")
     assert host.status()["2.5"]["probation_until"] is not None
 
+    killed = 0
+
     def killed_and_returned() -> bool:
-        kill_engine(host, "2.5")
+        nonlocal killed
+        killed += kill_engine(host, "2.5")
         return host.serves("1.5")
 
     host.until(killed_and_returned, 180)
+    assert killed > 1, "one crash is not given up"
     assert "4" in host.ask(connected.port)
     last = host.sh("tail -n 1 /var/lib/airgap/ledger.jsonl").out
     assert json.loads(last)["event"] == "return"

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,18 +127,22 @@ def _manifest_blobs() -> Iterator[Any]:
 
 
 def at_call(number: int, act: Callable[[], None], report: int | None = None) -> None:
-    """Patch this process: `act` runs in place of the `number`-th changing call. With `report`, a
-    file descriptor gets a byte for each call, so that they can be counted."""
+    """Patch this process: `act` runs in place of the `number`-th changing call, while every other
+    thread that would change something waits. With `report`, a file descriptor gets a byte for each
+    call, so that they can be counted."""
     count = iter(range(10_000))
+    one_at_a_time = threading.RLock()
 
     def patched(name: str, real: Callable[..., Any], write: Callable[..., int]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if name != "open" or args[1] & os.O_CREAT:
+            if name == "open" and not args[1] & os.O_CREAT:
+                return real(*args, **kwargs)
+            with one_at_a_time:
                 if report is not None:
                     write(report, b".")
                 if next(count) == number:
                     act()
-            return real(*args, **kwargs)
+                return real(*args, **kwargs)
 
         return call
 

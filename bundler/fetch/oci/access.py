@@ -135,8 +135,9 @@ class RegistryAccess:
     def _discover(self) -> None:
         """Ask the registry itself (`GET /v2/`) what it wants."""
         self._asked = True
+        place = f"{self._base}/{self._repository}"
         with self._client() as client:
-            answer = _send(client, "GET", f"{self._base}/v2/", self._base)
+            answer = _send(client, "GET", f"{self._base}/v2/", place)
         if answer.status_code == 401:
             self._challenge = challenge_of(answer.headers)
 
@@ -220,7 +221,7 @@ def _send(client: httpx2.Client, method: str, url: str, shown: str, **more: Any)
 def _unreachable(url: str, why: str) -> SourceError:
     return SourceError(
         "source.unreachable",
-        f"{urlsplit(url).netloc or url[:100]} did not answer as a registry does",
+        f"{url.partition('://')[2][:200] or url[:200]} did not answer as a registry does",
         why=why[:300],
         do="check network, proxy and that host, then run the same command again",
     )

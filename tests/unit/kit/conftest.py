@@ -15,6 +15,7 @@ import pytest
 from airgap.host import interpreter
 from bundler.pack import pyz
 from bundler.pack.kit import PYZ, pinned_wheels
+from tests.caches import alone
 
 # `env -i`: what a host's service manager or a bare login gives, and less.
 EMPTY = {"LC_ALL": "C.UTF-8"}
@@ -41,7 +42,10 @@ def cache(pytestconfig: pytest.Config) -> Path:
     named = os.environ.get("SEALIFT_TEST_CACHE")
     store = pytestconfig.cache
     assert store is not None
-    return Path(named) if named else store.mkdir("kit")
+    folder = Path(named) if named else store.mkdir("kit")
+    with alone(folder):  # other processes of this run want the same
+        pinned_wheels(folder / "kit")
+    return folder
 
 
 @pytest.fixture(scope="session")
