@@ -5,6 +5,7 @@ Debian's docker-registry, and from there into a store as `sealift` fetches it.""
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import tarfile
@@ -58,6 +59,16 @@ def engine_image(wheel: Path, scratch: Path, tag: str) -> Made:
     layers = (_tar(_libraries(files)), _tar({f"{FOLDER}/{f.name}": f for f in files}))
     made.image(*layers, tag=tag, config={"config": config})
     return made
+
+
+def relabelled(made: Made, tag: str, new: str) -> None:
+    """The image of `tag` once more under the tag `new`: another one, of the same layers."""
+    manifest = json.loads(made.manifests[tag][1])
+    before = manifest["config"]
+    config = json.loads(made.blobs[before["digest"].removeprefix("sha256:")])
+    config["config"]["Labels"] = {"version": new}
+    manifest["config"] = made.descriptor(before["mediaType"], json.dumps(config).encode())
+    made.manifest(manifest, new)
 
 
 def _engine_files(wheel: Path, scratch: Path) -> list[Path]:

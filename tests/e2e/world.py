@@ -230,9 +230,9 @@ class Isolated:
     def remembered(self) -> bytes:
         return (self.root / "trust.json").read_bytes()
 
-    def close(self) -> None:
+    def close(self, name: str = "smollm2") -> None:
         if self.root.exists():
-            run(self.argv("stop", "smollm2"), self.root.parent)
+            run(self.argv("stop", name), self.root.parent)
         self.holder.send_signal(signal.SIGKILL)
         self.holder.wait()
 
