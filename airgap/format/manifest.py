@@ -73,6 +73,8 @@ class Manifest(Document):
             raise FormatError(
                 "format.value", "evidence", "the evidence is not sorted, each kind once"
             )
+        if self.serve is not None and self.serve.failover == self.name:
+            raise FormatError("format.value", "serve.failover", "it cannot stand in for itself")
         if self.not_after <= self.created:
             raise FormatError("format.value", "not-after", "it ends before it begins")
         self._check_one_size_each()

@@ -118,7 +118,9 @@ class Serve(Document):
 
     `model`, `wheels` and `image` name artifacts; left out, the only one of its kind is meant.
     `adapters` are artifacts too, each served under its own name. `vocabularies` names files that
-    stand in for downloads of tiktoken. `port` is on loopback. `max_model_len` is in tokens,
+    stand in for downloads of tiktoken. `port` is on loopback. `failover` names another bundle
+    of the same host, whose engine answers while this one's cannot, when it serves every name that
+    this one serves. `max_model_len` is in tokens,
     `kv_cache_gib` in GiB (CPU), `gpu_memory` a share of each GPU. The keys from `runner` on are
     vLLM's own arguments.
     """
@@ -132,6 +134,7 @@ class Serve(Document):
     adapters: tuple[Name, ...] = ()
     vocabularies: Name | None = None
     gateway: Gateway | None = None
+    failover: Name | None = None
     port: Port = 8000
     max_model_len: Annotated[int, Range(16, 16_777_216)] | None = None
     runner: Annotated[str, Choice(("generate", "pooling"))] = "generate"

@@ -16,7 +16,7 @@ from airgap import fsio, limits
 from airgap.errors import HostError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
-from airgap.host import launch, ledger, probation, services, smoke
+from airgap.host import failover, launch, ledger, probation, services, smoke
 from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import service as gateway
@@ -88,6 +88,7 @@ def _switch(
         _bring_front(paths, deployment, sink)
         launch.at_boot(paths, name)
         _record(paths, deployment, event)
+    failover.warn(paths, serving_plan(deployment.manifest), sink)
     _stop_others(paths, name, version, sink)
     previous = _before(paths, name, version) if before in (None, version) else before
     where = address(deployment.manifest)

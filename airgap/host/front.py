@@ -5,6 +5,9 @@ all traffic: answers under way finish where they began, and the next request on 
 reaches the new engine. docs/decisions/0040-switch-without-a-failed-request.md says how.
 
 `/@VERSION/...` reaches the engine of that version, for a gateway that belongs to it.
+
+Where the approved plan names a failover, the API's requests go to that NAME's engine while the own
+one cannot answer (docs/decisions/0053-failover.md).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from airgap.host import endpoint, locks
 from airgap.host.deployment import load
 from airgap.host.endpoint import Pid
 from airgap.host.engines.registry import serving_plan
+from airgap.host.failover import Failover
 from airgap.host.gateway import routes
 from airgap.host.gateway.http1 import HOP_BY_HOP, Request
 from airgap.host.gateway.relay import Backend, Refused, Relay
@@ -100,6 +104,7 @@ class _Front:
     def __init__(self, paths: HostPaths, name: str) -> None:
         self._paths = paths
         self._name = name
+        self._failover = Failover(paths)
 
     async def run(self, port: int) -> None:
         stop = stop_signal()
@@ -116,17 +121,28 @@ class _Front:
     def _route(self, request: Request) -> Backend:
         """Where the current deployment's engine listens now, or the named version's."""
         version, path = _split(request.path)
-        where = self._engine(version or self._paths.current_version(self._name))
-        if where is None:
-            raise Refused(503, "the engine is not running", retry_after=5)
+        version = version or self._paths.current_version(self._name)
         fields = tuple(f for f in request.fields if f[0] not in HOP_BY_HOP and f[0] != "host")
-        return Backend(where.port, f"{where.supervisor}:{where.engine}", path, fields)
+        asked = [(self._name, version)]
+        # Whoever watches over this engine is to hear of this engine.
+        if routes.is_openai(request.method, path):
+            other = self._failover.of(self._name, version)
+            asked += [other] if other is not None else []
+        found: Backend | None = None
+        for each in reversed(asked):
+            where = self._engine(*each)
+            if where is not None:
+                key = f"{where.supervisor}:{where.engine}"
+                found = Backend(where.port, key, path, fields, found)
+        if found is None:
+            raise Refused(503, "the engine is not running", retry_after=5)
+        return found
 
-    def _engine(self, version: str | None) -> endpoint.Endpoint | None:
+    def _engine(self, name: str, version: str | None) -> endpoint.Endpoint | None:
         if version is None:
             return None
         try:
-            where = endpoint.live(self._paths.deployment(self._name, version))
+            where = endpoint.live(self._paths.deployment(name, version))
         except SealiftError:
             return None  # the client gets 503; `airgap status` tells the operator why
         return where if where is not None and where.state == "up" else None

@@ -15,6 +15,7 @@ from airgap.host import fit, front, probe, system, venv
 from airgap.host.deployment import read_record
 from airgap.host.engines.registry import engine_for
 from airgap.host.fit import Problem
+from airgap.host.inspect import clock
 from airgap.host.paths import HostPaths
 from airgap.store import Store
 
@@ -111,7 +112,7 @@ def preflight(paths: HostPaths, manifest: Manifest, sink: Sink) -> Needs:
     problems, or DiskError `disk.full` (exit 8) when space is the only one."""
     wanted = needs(paths, manifest)
     problems = tuple(find_problems(paths, manifest, wanted))
-    for warning in warnings(manifest):
+    for warning in warnings(paths, manifest):
         sink(warning)
     if problems and all(p.what == _DISK for p in problems):
         raise _no_space(problems)
@@ -158,6 +159,7 @@ def find_problems(paths: HostPaths, manifest: Manifest, wanted: Needs) -> Iterat
     yield from _engine(manifest)
     if serve.runtime == "image":
         yield from _containers()
+        yield from _gpu_device(manifest)
     if serve.runtime == "venv" or serve.gateway is not None:
         yield from fit.python(manifest)
         yield from fit.platform(manifest)
@@ -203,6 +205,18 @@ def _containers() -> Iterator[Problem]:
         )
 
 
+def _gpu_device(manifest: Manifest) -> Iterator[Problem]:
+    """A container is given GPUs by the Container Device Interface alone."""
+    if manifest.target.accelerator.startswith("cuda") and not system.has_cdi():
+        yield Problem(
+            "CDI",
+            "the bundle runs as an image on a GPU, and no file in /etc/cdi or /var/run/cdi "
+            "describes nvidia.com/gpu",
+            "install nvidia-container-toolkit from this host's own package source, then "
+            "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+        )
+
+
 def _engine(manifest: Manifest) -> Iterator[Problem]:
     try:
         engine = engine_for(manifest)
@@ -243,10 +257,20 @@ def _port(paths: HostPaths, manifest: Manifest) -> Iterator[Problem]:
         )
 
 
-def warnings(manifest: Manifest) -> Iterator[Warn]:
+def warnings(paths: HostPaths, manifest: Manifest) -> Iterator[Warn]:
     """What may go wrong and may not."""
+    newest = system.newest_file()
+    if clock() < newest:
+        text = f"the clock is behind this host's own newest files by {newest - clock():,} s: set it"
+        yield Warn("host.clock", text)
     if manifest.serve is None:
         return
+    if manifest.serve.runtime == "image" and system.selinux() == "enforcing":
+        text = (
+            "SELinux may keep the container from the model: once, run `semanage fcontext -a -t "
+            f"container_file_t '{paths.deployments}(/.*)?'` and `restorecon -R {paths.root}`"
+        )
+        yield Warn("host.selinux", text)
     size = sum(f.size for f in manifest.model_to_serve().files)
     free = probe.memory_available()
     if manifest.target.accelerator == "cpu" and free is not None and free < size * 11 // 10:

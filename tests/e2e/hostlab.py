@@ -129,6 +129,7 @@ class HostLab:
         gguf: Path | None = None,
         name: str = "smol",
         gateway: tuple[Gateway, tuple[Path, ...]] | None = None,
+        failover: str | None = None,
     ) -> Manifest:
         model = Model(
             name="model",
@@ -161,6 +162,7 @@ class HostLab:
                 name="smol",
                 wheels="wheels",
                 gateway=gateway[0] if gateway else None,
+                failover=failover,
                 port=port or self.port,
                 max_model_len=1024,
                 check=checks or (SUM,),

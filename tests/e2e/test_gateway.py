@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -15,13 +17,13 @@ import pytest
 from airgap.errors import HostError, IntegrityError
 from airgap.events import Warn
 from airgap.format.types import Gateway
-from airgap.host import activate, endpoint
+from airgap.host import activate, endpoint, locks
 from airgap.host.gateway import door, keys, tls
 from airgap.host.installed import verify_installed
 from airgap.host.status import status
 from airgap.host.support import dump
 from tests.e2e.hammer import QUESTION, Hammer, hammering
-from tests.e2e.hostlab import SUM, HostLab, Parts, free_port
+from tests.e2e.hostlab import SUM, HostLab, Parts, free_port, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +36,7 @@ class Served:
         self.port = free_port()
         self.wheels = wheels
         self.plan = (Gateway(wheels="gateway", port=self.port), wheels)
-        self.lab.install(self.lab.manifest("1", gateway=self.plan))
+        self.lab.install(self.lab.manifest("1", gateway=self.plan, failover="spare"))
         with self.lab.paths.exclusive("test"):
             self.key = keys.add(self.lab.paths, "tests")
         self.context = ssl.create_default_context(cafile=str(tls.cert_path(lab.paths)))
@@ -242,14 +244,19 @@ def test_certificate_without_its_key_is_refused(served: Served, tmp_path: Path) 
     assert tls.cert_path(served.lab.paths).read_bytes() == before
 
 
+def clients(served: Served) -> Hammer:
+    """Clients of the door, which is not called localhost where they live."""
+    lax = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    lax.check_hostname = False
+    lax.load_verify_locations(str(tls.cert_path(served.lab.paths)))
+    return Hammer(served.port, key=served.key, tls=lax)
+
+
 def test_no_client_of_the_gateway_sees_an_upgrade_or_a_rollback(served: Served) -> None:
     lab = served.lab
     new = lab.manifest("2", SUM, gateway=served.plan)
     lab.stage(new)
-    lax = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    lax.check_hostname = False
-    lax.load_verify_locations(str(tls.cert_path(lab.paths)))
-    hammer = Hammer(served.port, key=served.key, tls=lax)
+    hammer = clients(served)
     with hammering(hammer, ("keep_alive", "fresh", "stream")):
         lab.install(new)
         after = dict(hammer.right)
@@ -260,3 +267,38 @@ def test_no_client_of_the_gateway_sees_an_upgrade_or_a_rollback(served: Served) 
     assert lab.current() == "1"
     assert endpoint.live(lab.paths.deployment("smol", "2").gateway) is None
     assert door.live(lab.paths, "smol") is not None
+
+
+def test_engine_of_another_bundle_answers_while_the_own_one_is_down(served: Served) -> None:
+    """Killed under load, twice: the engine, which comes back, and the supervisor, which does not.
+    Only an answer that has begun breaks: one stream each time at most."""
+    lab = served.lab
+    warned = [e.text for e in lab.events if isinstance(e, Warn) and e.id == "serving.no-failover"]
+    assert warned and "nothing serves as spare" in warned[0]
+    lab.install(lab.manifest("1", name="spare", port=free_port()))
+    place = lab.paths.deployment("smol", "1")
+    hammer = clients(served)
+    with hammering(hammer):
+        wait_for(lambda: len(hammer.right) == 3)
+        where = endpoint.live(place)
+        assert where is not None
+        os.kill(where.engine, signal.SIGKILL)
+        wait_for(lambda: (e := endpoint.live(place)) is not None and e.crashes == 1)
+        more(hammer)
+        supervisor = locks.holder(place.supervisor_lock)
+        assert supervisor is not None
+        os.kill(supervisor, signal.SIGKILL)
+        wait_for(lambda: endpoint.live(place) is None)
+        more(hammer)
+    assert len(hammer.wrong) <= 2 and all(w.startswith("stream: ") for w in hammer.wrong)
+    with lab.paths.exclusive("test"):
+        activate.stop(lab.paths, "spare")
+    assert served.chat()[0] >= 500
+    lab.install(lab.manifest("1", gateway=served.plan, failover="spare"))
+    assert served.chat()[0] == 200
+
+
+def more(hammer: Hammer) -> None:
+    """Until each kind of client got two further answers."""
+    before = dict(hammer.right)
+    wait_for(lambda: all(hammer.right[k] >= n + 2 for k, n in before.items()))

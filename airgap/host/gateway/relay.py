@@ -20,6 +20,7 @@ from airgap.host.gateway.http1 import BadMessage, Ended, Fields, Request, Respon
 
 _AGAIN_SECONDS = 0.1
 _LINGER_SECONDS = 2.0
+_NOT_NOW = 503
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 _REASONS |= {413: "Content Too Large", 431: "Request Header Fields Too Large"}
 _REASONS |= {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable"}
@@ -28,12 +29,13 @@ _REASONS |= {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Una
 @dataclass(frozen=True)
 class Backend:
     """A server on 127.0.0.1 that is to answer: `target` and `fields` are what it is sent, `key`
-    tells one server from the next."""
+    tells one server from the next. `other` is asked when this one cannot answer."""
 
     port: int
     key: str
     target: str
     fields: Fields
+    other: Backend | None = None
 
 
 class Refused(Exception):
@@ -171,8 +173,10 @@ class _Exchange:
         await self._hold()
         tried: list[str] = []
         for _ in range(limits.RELAY_TRIES):
-            backend = self._route(self._request)
-            if backend.key in tried:
+            backend: Backend | None = self._route(self._request)
+            if backend is not None and backend.key in tried:
+                backend = backend.other
+            if backend is None or backend.key in tried:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
             try:
@@ -216,6 +220,8 @@ class _Exchange:
             raise _NotBegun from e
         try:
             response = await self._begin(backend, reader, writer)
+            if response.status == _NOT_NOW and backend.other is not None and self._whole:
+                raise _NotBegun  # it loads its model, for example: the other one need not
             return await self._answer(response, reader)
         finally:
             # Nothing is left to be said to it: an answer under way is not wanted any longer.

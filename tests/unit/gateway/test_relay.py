@@ -16,12 +16,14 @@ from airgap.host.gateway.relay import Backend, Relay
 from tests.unit.host.test_serving_faults import server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+Answering = Callable[[socket.socket], None]
 GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @contextmanager
-def relay_to(*ports: int) -> Iterator[int]:
-    """A relay whose first request goes to the first port, the next try to the next."""
+def relay_to(*ports: int, other: int | None = None) -> Iterator[int]:
+    """A relay whose first request goes to the first port, the next try to the next; `other`
+    stands in for each."""
     order = list(ports)
     ready = threading.Event()
     found: list[int] = []
@@ -30,7 +32,8 @@ def relay_to(*ports: int) -> Iterator[int]:
 
     def route(request: Request) -> Backend:
         port = order.pop(0) if len(order) > 1 else order[0]
-        return Backend(port, str(port), request.path, ())
+        stands_in = Backend(other, str(other), request.path, ()) if other else None
+        return Backend(port, str(port), request.path, (), stands_in)
 
     async def serve() -> None:
         relay = Relay(lambda r: routes.admit(r.method, r.path, watch=True), route)
@@ -150,6 +153,29 @@ def test_request_that_the_only_engine_drops_is_answered_503() -> None:
     with server(closes) as old, relay_to(old) as door:
         answer = exchange(door, GET)
     assert answer.startswith(b"HTTP/1.1 503 ") and b"retry-after: 5" in answer
+
+
+LOADING = b"HTTP/1.1 503 X\r\nContent-Length: 4\r\n\r\nwait"
+
+
+@pytest.mark.parametrize("first", [closes, raw(LOADING)], ids=["closes", "loads"])
+def test_request_that_the_own_engine_cannot_answer_goes_to_the_other(first: Answering) -> None:
+    with server(first) as own, server(raw(OK)) as other, relay_to(own, other=other) as door:
+        answer = exchange(door, GET, end=False)
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"ok")
+
+
+def test_engine_that_answers_is_not_left_for_the_other() -> None:
+    missing = b"HTTP/1.1 404 X\r\nContent-Length: 2\r\n\r\nno"
+    with server(raw(missing)) as own, server(raw(OK)) as other, relay_to(own, other=other) as door:
+        assert exchange(door, GET, end=False).endswith(b"no")
+
+
+def test_what_the_last_engine_says_is_the_answer() -> None:
+    with server(closes) as own, server(raw(LOADING)) as other, relay_to(own, other=other) as door:
+        assert exchange(door, GET, end=False).endswith(b"wait")
+    with server(closes) as own, server(closes) as other, relay_to(own, other=other) as door:
+        assert b"retry-after: 5" in exchange(door, GET)
 
 
 def test_answer_that_has_begun_is_never_asked_for_again() -> None:

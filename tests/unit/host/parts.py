@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from airgap.format.artifacts import Model, Wheels
+from airgap.format.artifacts import Image, Model, Wheels
 from airgap.format.manifest import Manifest
 from airgap.format.types import Check, FileEntry, Serve, Target
 from airgap.host.paths import HostPaths
@@ -98,6 +98,27 @@ def make_manifest(
 def with_serve(manifest: Manifest, **changes: object) -> Manifest:
     assert manifest.serve is not None
     return replace(manifest, serve=replace(manifest.serve, **changes))
+
+
+def an_image() -> Image:
+    """An image of one file: enough for a serving plan that names it."""
+    manifest = FileEntry(
+        path=PurePosixPath("manifest.json"), sha256="a" * 64, blake3="b" * 64, size=2
+    )
+    return Image(
+        name="image",
+        reference="localhost/engine:1",
+        platform="linux/amd64",
+        digest="a" * 64,
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        files=(manifest,),
+    )
+
+
+def image_manifest(manifest: Manifest) -> Manifest:
+    """The same, served from an image."""
+    artifacts = (an_image(), *manifest.artifacts)
+    return with_serve(replace(manifest, artifacts=artifacts), runtime="image")
 
 
 def digest_of(manifest: Manifest) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 from airgap.errors import HostError
-from airgap.format.artifacts import Image
-from airgap.format.types import FileEntry, Serve, Target
+from airgap.format.types import Serve, Target
 from airgap.host.engines import registry
 from airgap.host.engines.llama_cpp import LlamaCpp, find_program, model_file
 from airgap.host.engines.registry import engine_for
 from airgap.host.paths import HostPaths
-from tests.unit.host.parts import PYTHON, make_manifest
+from tests.unit.host.parts import PYTHON, image_manifest, make_manifest
 
 
 @pytest.fixture
@@ -100,28 +98,10 @@ def test_two_wheels_with_the_program_are_refused(tmp_path: Path) -> None:
     assert "several" in e.value.why
 
 
-def an_image() -> Image:
-    """An image of one file: enough for a serving plan that names it."""
-    manifest = FileEntry(
-        path=PurePosixPath("manifest.json"), sha256="a" * 64, blake3="b" * 64, size=2
-    )
-    return Image(
-        name="image",
-        reference="localhost/engine:1",
-        platform="linux/amd64",
-        digest="a" * 64,
-        media_type="application/vnd.oci.image.manifest.v1+json",
-        files=(manifest,),
-    )
-
-
 def test_engine_in_an_image_listens_on_a_socket_and_sees_the_model_where_it_is(
     paths: HostPaths,
 ) -> None:
-    manifest = make_manifest(paths)
-    artifacts = (an_image(), *manifest.artifacts)
-    serve = Serve(engine="llama.cpp", runtime="image", name="t")
-    manifest = replace(manifest, artifacts=artifacts, serve=serve)
+    manifest = image_manifest(make_manifest(paths))
     place = paths.deployment("tiny", "1")
     plan = engine_for(manifest).contained(manifest, place, "/run/airgap/engine.sock")
     assert plan.argv[0] == ""

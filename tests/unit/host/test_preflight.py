@@ -19,7 +19,14 @@ from airgap.host import interpreter, nvidia, preflight, probe, stage, system
 from airgap.host.paths import HostPaths
 from airgap.host.preflight import NotFit, needs
 from airgap.store import Store
-from tests.unit.host.parts import PYTHON, UV, digest_of, make_manifest, with_serve
+from tests.unit.host.parts import (
+    PYTHON,
+    UV,
+    digest_of,
+    image_manifest,
+    make_manifest,
+    with_serve,
+)
 
 
 @pytest.fixture
@@ -119,6 +126,33 @@ def test_little_memory_is_a_warning(paths: HostPaths, monkeypatch: pytest.Monkey
     events: list[Event] = []
     preflight.preflight(paths, make_manifest(paths), events.append)
     assert [e.id for e in events if isinstance(e, Warn)] == ["host.memory"]
+
+
+def test_clock_behind_the_hosts_own_files_is_a_warning(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "newest_file", lambda: 2**40)
+    events: list[Event] = []
+    preflight.preflight(paths, make_manifest(paths), events.append)
+    assert [e.id for e in events if isinstance(e, Warn)] == ["host.clock"]
+
+
+def test_image_on_a_gpu_needs_cdi_and_selinux_is_told(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(python=PYTHON, platform="x86_64-manylinux_2_17", accelerator="cuda-13")
+    manifest = image_manifest(make_manifest(paths, target=target))
+    monkeypatch.setattr(nvidia, "measure", lambda: None)
+    monkeypatch.setattr(system, "runtimes", lambda: ())
+    monkeypatch.setattr(system, "has_cdi", lambda: False)
+    monkeypatch.setattr(system, "selinux", lambda: "enforcing")
+    events: list[Event] = []
+    with pytest.raises(NotFit) as e:
+        preflight.preflight(paths, manifest, events.append)
+    assert [p.what for p in e.value.problems] == ["container engine", "CDI", "GPU"]
+    assert "nvidia-ctk cdi generate" in e.value.do
+    (warned,) = (e for e in events if isinstance(e, Warn))
+    assert warned.id == "host.selinux" and "restorecon" in warned.text
 
 
 def test_library_that_the_loader_lacks_is_missing() -> None:
