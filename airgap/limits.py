@@ -46,6 +46,8 @@ MAX_REPORT_BYTES = 32 * MIB
 
 # Read and hashed at once, in bytes. Large enough that the GIL is released for long stretches.
 COPY_CHUNK_BYTES = 4 * MIB
+# So much of a growing blob is handed to the disk at a time, so that the last fsync has little left.
+WRITEBACK_BYTES = 8 * MIB
 # Files in flight while hashing or copying: more does not help two cores, fewer starves eight.
 MAX_COPY_WORKERS = 8
 

@@ -151,6 +151,7 @@ class Incoming:
         self._temp = temp
         self._hash = hashlib.sha256()
         self._size = 0
+        self._on_its_way = 0
         with fsio.disk_errors(f"writing {store.root}"):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(temp, flags, _BLOB_MODE)
@@ -161,6 +162,9 @@ class Incoming:
         self._size += len(data)
         with fsio.disk_errors(f"writing {self._store.root}"):
             fsio.write_all(self._fd, memoryview(data))
+            if self._size - self._on_its_way >= limits.WRITEBACK_BYTES:
+                fsio.start_writing(self._fd, self._on_its_way, self._size - self._on_its_way)
+                self._on_its_way = self._size
 
     def take(self, fd: int, size: int, on_bytes: OnBytes = _no_progress) -> None:
         """Append all `size` bytes of the open file `fd`, cloned where the file system can."""

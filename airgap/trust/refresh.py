@@ -22,11 +22,14 @@ from tuf.api.exceptions import (
     UnsignedMetadataError,
 )
 from tuf.api.metadata import MetaFile, Root, Snapshot, Targets, Timestamp
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from airgap import limits
 from airgap.errors import TrustError
 from airgap.trust.metadata import parse
+from airgap.trust.offline import keep_out
+
+keep_out()
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig  # noqa: E402 - after keep_out
 
 _BASE = "mem:///"
 # Nothing can ever lie below a device: every look into python-tuf's cache fails.

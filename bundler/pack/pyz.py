@@ -1,4 +1,4 @@
-"""airgap.pyz: our isolated side and its four libraries as one file that any Python 3.10+ runs.
+"""airgap.pyz: our isolated side and its three libraries as one file that any Python 3.10+ runs.
 
 Source only, stored and not compressed, sorted, without times: the bytes follow from our sources and
 the pinned wheels alone, whatever Python, zlib, time zone or umask builds it (decision 0004).
@@ -20,10 +20,10 @@ from airgap import fsio
 from airgap.errors import IntegrityError, UsageError
 
 SHEBANG = b"#!/usr/bin/env python3\n"
-LIBRARIES = ("click", "securesystemslib", "tuf", "urllib3")
+LIBRARIES = ("click", "securesystemslib", "tuf")
 _NATIVE = (".so", ".pyd", ".dylib", ".dll", ".a")
-# Never imported on a host: tests, and urllib3's transport for browsers.
-_LEFT_OUT = ("urllib3/contrib/emscripten/",)
+# Never imported on a host: the HTTP clients (`airgap.trust.offline`).
+_LEFT_OUT = ("tuf/ngclient/urllib3_fetcher.py", "tuf/ngclient/requests_fetcher.py")
 # The oldest date that a zip can hold; `zipfile` would write the time of day.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _REGULAR_0644 = 0o100644 << 16

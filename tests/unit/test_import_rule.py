@@ -17,7 +17,7 @@ _SHARED = (
     *("errors", "limits", "events", "format", "fsio", "store", "policy", "verify", "trust"),
     *("carrier", "meter", "parallel", "render", "importer", "commands"),
 )
-_LIBRARIES = {"click", "tuf", "securesystemslib", "urllib3"}
+_LIBRARIES = {"click", "tuf", "securesystemslib"}
 # Used when the host has them; only ever inside a function.
 _OPTIONAL = {"cryptography", "blake3"}
 
