@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
 from airgap import fsio
 from airgap.errors import IntegrityError, SourceError, UsageError
 from airgap.events import Line, Sink, silent
@@ -154,11 +156,14 @@ def _fetch(requirements: Sequence[str], workspace: Workspace, sink: Sink) -> Non
     """From the indexes that pip and uv are configured with, as every wheel of a request."""
     request = WheelsRequest(name="kit", requirements=tuple(requirements))
     locked = lock_wheels(request, _OLDEST, workspace.home, workspace, sink)
-    pinned = set(pins().values())
-    for file in locked.files:
-        if file.sha256 not in pinned:
+    wanted = {canonicalize_name(r.partition("==")[0]): sha256 for r, sha256 in pins().items()}
+    # What they depend on and the kit does not carry is locked too: it stays where it is.
+    named = [(wanted.get(parse_wheel_filename(f.path.name)[0]), f) for f in locked.files]
+    files = [(sha256, f) for sha256, f in named if sha256 is not None]
+    for sha256, file in files:
+        if file.sha256 != sha256:
             raise _other(str(file.path), f"{file.label} offers sha256 {file.sha256}")
-    remote = [download.Item(f.url, f.sha256, f.size, str(f.path)) for f in locked.files if f.url]
+    remote = [download.Item(f.url, f.sha256, f.size, str(f.path)) for _, f in files if f.url]
     download.fetch(remote, workspace.store, sink)
 
 

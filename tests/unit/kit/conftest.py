@@ -43,6 +43,7 @@ def cache(pytestconfig: pytest.Config) -> Path:
     store = pytestconfig.cache
     assert store is not None
     folder = Path(named) if named else store.mkdir("kit")
+    folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):  # other processes of this run want the same
         pinned_wheels(folder / "kit")
     return folder
