@@ -10,6 +10,7 @@ import base64
 import csv
 import io
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from airgap.store import Store, hash_file
 
 # An error names this many changes; the others are counted.
 _SHOWN = 20
+_RECORD = re.compile(r"[^/]+\.dist-info/RECORD")
 
 
 @dataclass
@@ -200,12 +202,15 @@ def _recorded(check: _Check, place: DeploymentPaths, wheels: Wheels) -> Iterator
 
 
 def _record_of(wheel: Path) -> Iterator[tuple[str, str]]:
+    """The wheel's own RECORD, at its top: setuptools carries those of others deeper inside."""
     with fsio.disk_errors(f"reading {wheel}"), zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(".dist-info/RECORD"))
+        name = next(n for n in archive.namelist() if _RECORD.fullmatch(n))
         rows = csv.reader(io.StringIO(archive.read(name).decode("utf-8")))
         for path, digest, *_ in rows:
             algorithm, _, value = digest.partition("=")
             # Under NAME.data/ lies what an installer moves and may rewrite (script first lines).
-            if algorithm == "sha256" and ".data/" not in path.split("/")[0] + "/":
+            moved = ".data/" in path.split("/")[0] + "/"
+            # An installer compiles anew what a wheel brings compiled: the list of checksums decides.
+            if algorithm == "sha256" and not moved and "__pycache__" not in path.split("/"):
                 padded = value + "=" * (-len(value) % 4)
                 yield path, base64.urlsafe_b64decode(padded).hex()

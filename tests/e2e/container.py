@@ -56,11 +56,12 @@ def make_rootfs(cache: Path) -> Path:
 
 @dataclass
 class Container:
-    """`mounts`: folders of this machine to read-only places inside."""
+    """`mounts`: folders of this machine to read-only places inside. `init`: what boots it."""
 
     rootfs: Path
     folder: Path
     mounts: dict[Path, str]
+    init: tuple[str, ...] = ("/sbin/init",)
     name: str = field(default_factory=lambda: f"sealift-{secrets.token_hex(4)}")
 
     def podman(self, *words: str, expect: int | None = 0) -> Done:
@@ -74,10 +75,10 @@ class Container:
     def begin(self) -> None:
         """Boot."""
         argv = ["run", "-d", "--privileged", "--systemd=always", "--cgroupns", "private"]
-        argv += ["--network", "none", "--name", self.name]
+        argv += ["--network", "none", "--shm-size", "2g", "--name", self.name]
         for source, target in self.mounts.items():
             argv += ["-v", f"{source}:{target}:ro"]
-        done = self.podman(*argv, "--rootfs", f"{self.rootfs}:O", "/sbin/init", expect=None)
+        done = self.podman(*argv, "--rootfs", f"{self.rootfs}:O", *self.init, expect=None)
         if done.code != 0:
             pytest.skip(f"podman cannot run a container here: {done.err.strip()[-300:]}")
         self.wait_booted()

