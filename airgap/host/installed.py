@@ -210,7 +210,7 @@ def _record_of(wheel: Path) -> Iterator[tuple[str, str]]:
             algorithm, _, value = digest.partition("=")
             # Under NAME.data/ lies what an installer moves and may rewrite (script first lines).
             moved = ".data/" in path.split("/")[0] + "/"
-            # An installer compiles anew what a wheel brings compiled: the list of checksums decides.
+            # What a wheel brings compiled is compiled anew: the list of checksums decides.
             if algorithm == "sha256" and not moved and "__pycache__" not in path.split("/"):
                 padded = value + "=" * (-len(value) % 4)
                 yield path, base64.urlsafe_b64decode(padded).hex()

@@ -13,6 +13,7 @@ from airgap.format.artifacts import Wheels
 from airgap.format.manifest import Manifest
 from airgap.host import fit, front, probe, system, venv
 from airgap.host.deployment import read_record
+from airgap.host.engines.interface import Engine
 from airgap.host.engines.registry import engine_for
 from airgap.host.fit import Problem
 from airgap.host.inspect import clock
@@ -21,6 +22,7 @@ from airgap.store import Store
 
 _DISK = "disk"
 _NETWORK = "network"
+_SHM = Path("/dev/shm")  # noqa: S108 - measured, never written
 _DOCKER_FOLDER = Path("/var/lib/docker")
 
 
@@ -225,13 +227,26 @@ def _engine(manifest: Manifest) -> Iterator[Problem]:
         yield Problem(e.what, e.why, e.do)
         return
     inside = manifest.serve is not None and manifest.serve.runtime == "image"
-    for library in () if inside else engine.system_libraries(manifest):
+    if inside:
+        return
+    for library in engine.system_libraries(manifest):
         if not probe.has_library(library.soname):
             yield Problem(
                 "system library",
                 f"{engine.name} needs {library.soname}, the loader does not find it",
                 f"install {library.package} from this host's own package source",
             )
+    yield from _shared_memory(engine, engine.shared_memory(manifest))
+
+
+def _shared_memory(engine: Engine, wanted: int) -> Iterator[Problem]:
+    free = probe.space(_SHM).free if wanted else 0
+    if free < wanted:
+        yield Problem(
+            "shared memory",
+            f"{_SHM} has {free:,} bytes free, {engine.name} wants {wanted:,}",
+            f"enlarge it: `mount -o remount,size=1G {_SHM}`, in a container --shm-size 1g",
+        )
 
 
 def _port(paths: HostPaths, manifest: Manifest) -> Iterator[Problem]:

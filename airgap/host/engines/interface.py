@@ -57,6 +57,10 @@ class Engine(Protocol):
         """What the host must have beside the wheels."""
         ...
 
+    def shared_memory(self, manifest: Manifest) -> int:
+        """Bytes that must be free in /dev/shm when it starts outside of an image."""
+        ...
+
     def check(self, manifest: Manifest) -> None:
         """Raise HostError when this engine cannot serve that model at all."""
         ...

@@ -45,6 +45,10 @@ class LlamaCpp:
         """libggml-cpu is linked against GNU OpenMP, which no wheel of it carries."""
         return (SystemLibrary("libgomp.so.1", "libgomp1"),)
 
+    def shared_memory(self, manifest: Manifest) -> int:  # noqa: ARG002
+        """One process, which shares with none."""
+        return 0
+
     def check(self, manifest: Manifest) -> None:
         """The model must be GGUF with one file to start on."""
         model_file(manifest.model_to_serve())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from airgap import limits
 from airgap.errors import HostError
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.manifest import Manifest
@@ -24,6 +25,9 @@ _RELEASE = re.compile(r"(?:v|0*!)?([0-9]+(?:\.[0-9]+)*)(.*)")
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # Nothing listens on the discard port: what asks there is refused at once, on loopback.
 _NOWHERE = "http://127.0.0.1:9/"
+# The largest buffer for messages between its processes, which it wants free when it starts
+# (ten chunks of 24 MiB; read in vLLM 0.32), and their semaphores. Little of it is ever written.
+_SHARED_BYTES = 241 * limits.MIB
 # RFC 2606: a domain that no URL in a request can have, so no request makes the engine fetch.
 _NO_DOMAIN = "media.invalid"
 _CLOSED = {
@@ -54,6 +58,12 @@ class Vllm:
         if manifest.target.accelerator == "cpu":
             return (SystemLibrary("libnuma.so.1", "libnuma1"),)
         return ()
+
+    def shared_memory(self, manifest: Manifest) -> int:
+        """Its processes speak through /dev/shm; one GPU alone needs no second process."""
+        serve = manifest.serve
+        alone = serve is None or serve.tensor_parallel == 1
+        return 0 if alone and manifest.target.accelerator != "cpu" else _SHARED_BYTES
 
     def check(self, manifest: Manifest) -> None:
         """A safetensors model, adapters made for it, a vLLM that is not too old."""

