@@ -9,7 +9,7 @@ ENGINE ?= vllm
 # Debian packages: the demo's engines need libgomp1 and libnuma1; the tests also read bundles with
 # skopeo, set clocks back with faketime and look at system calls with strace.
 DEMO_PACKAGES := libgomp1 libnuma1
-TEST_PACKAGES := libgomp1 libnuma1 skopeo xfsprogs faketime strace shellcheck mmdebstrap podman runc docker-registry
+TEST_PACKAGES := libgomp1 libnuma1 skopeo xfsprogs faketime strace shellcheck mmdebstrap podman runc docker-registry chromium
 
 .PHONY: demo test bench lint schemas vectors clean help
 

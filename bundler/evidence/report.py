@@ -6,6 +6,7 @@ Deterministic, self-contained, without scripts. It never states signatures: it i
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import hashlib
 import re
@@ -108,9 +109,35 @@ def _words(
         "rows": _rows(manifest, findings),
         "templates": _templates(manifest, findings),
         "adapters_on_bases": _bases(manifest),
+        "arguments": _arguments(manifest),
         "uncovered": [c for c in coverage.files if c.verdict != "covered"],
         "max_rows": MAX_ROWS,
     }
+
+
+# Fields of the serving plan that the page has words of its own for.
+_TOLD = frozenset(
+    (
+        "engine",
+        "runtime",
+        "name",
+        "port",
+        "gateway",
+        "failover",
+        "adapters",
+        "max_model_len",
+        "check",
+    )
+)
+
+
+def _arguments(manifest: Manifest) -> list[tuple[str, str]]:
+    """What else the serving plan says, where it is not the default: key as in a request, value."""
+    if manifest.serve is None:
+        return []
+    plan = [(f, getattr(manifest.serve, f.name)) for f in dataclasses.fields(manifest.serve)]
+    said = [(f.name, v) for f, v in plan if f.name not in _TOLD and v != f.default]
+    return [(n.replace("_", "-"), "yes" if v is True else str(v)) for n, v in said]
 
 
 def _counts(findings: Findings) -> list[tuple[str, int]]:

@@ -21,7 +21,7 @@ from airgap.format.evidence import ChatTemplate, Coverage, Covered, Finding, Fin
 from airgap.format.lock import Lock
 from airgap.format.manifest import Evidence, Manifest
 from airgap.format.policy import STRICT
-from airgap.format.types import Check, FileEntry, Serve, Target, Waiver
+from airgap.format.types import Check, FileEntry, Gateway, Serve, Target, Waiver
 from bundler.evidence import report
 from bundler.evidence.bom import make_bom
 from bundler.evidence.provenance import make_provenance
@@ -194,6 +194,27 @@ def test_the_report_is_the_same_every_time_and_whole() -> None:
     assert "What is 2+2?" in text
 
 
+def test_the_report_says_all_of_the_serving_plan() -> None:
+    """Whoever approves reads every argument that is not a default, and which port is open."""
+    serve = Serve(
+        engine="vllm",
+        name="t",
+        wheels="wheels",
+        failover="spare",
+        gateway=Gateway(wheels="gate", port=8443),
+        enforce_eager=True,
+        gpu_memory="0.85",
+        tokenizer_mode="mistral",
+    )
+    artifacts = (dataclasses.replace(WHEELS, name="gate"), MODEL, WHEELS)
+    text = page(dataclasses.replace(MANIFEST, serve=serve, artifacts=artifacts))
+    for said in ("open to the network", "port 8443", "packages gate", "spare of the same"):
+        assert said in text
+    for name, value in (("enforce-eager", "yes"), ("gpu-memory", "0.85"), ("dtype", "auto")):
+        assert (f"<dt>{name}</dt><dd>{value}</dd>" in text) is (name != "dtype")
+    assert "not reachable: loopback only" in page()
+
+
 def test_the_report_runs_nothing_and_loads_nothing() -> None:
     tags = Tags(page())
     forbidden = {"script", "img", "link", "iframe", "object", "embed", "form", "a", "svg"}
@@ -211,7 +232,8 @@ def test_the_style_is_the_one_that_the_page_allows() -> None:
     assert f"default-src 'none'; style-src 'sha256-{allowed}'" in html.unescape(text)
 
 
-def test_hostile_text_is_shown_and_does_nothing() -> None:
+def hostile_page() -> str:
+    """Every place of the page that somebody else may fill, filled by an attacker."""
     hostile_line = HOSTILE.replace("\u202e", "")
     hostile_prose = HOSTILE.replace("\u202e", "\u200b")  # a joiner, which prose may hold
     manifest = dataclasses.replace(
@@ -223,7 +245,11 @@ def test_hostile_text_is_shown_and_does_nothing() -> None:
         waivers=(Waiver(finding="x.y", sha256=sha("m"), reason=hostile_line, until=1),),
     )
     found = finding(message=hostile_prose)
-    text = page(manifest, Findings(tools=(hostile_line,), findings=(found,)))
+    return page(manifest, Findings(tools=(hostile_line,), findings=(found,)))
+
+
+def test_hostile_text_is_shown_and_does_nothing() -> None:
+    text = hostile_page()
     assert Tags(text).seen == Tags(
         page(findings=Findings(tools=(), findings=(finding(),)))
     ).seen | {"p"}
