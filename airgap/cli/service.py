@@ -39,13 +39,23 @@ def _change(settings: Settings, kind: str) -> None:
             activate.start(host.paths, name, host.judge, host.sink)
 
 
-@service.command(epilog="\b\nExample:\n  airgap service show")
+@service.command(epilog="\b\nExamples:\n  airgap service show\n  airgap service show --quadlet")
 @NAME
+@click.option(
+    "--quadlet",
+    is_flag=True,
+    help="Print podman's Quadlet units of an engine from an image, for hosts that keep every "
+    "container that way. They do without airgap's daemons: `airgap stop NAME` comes first.",
+)
 @click.pass_obj
-def show(settings: Settings, name: str | None) -> None:
+def show(settings: Settings, name: str | None, quadlet: bool) -> None:
     """Print the units of NAME, and what systemd says about them: errors, and how exposed they
     are beside the same unit without its hardening."""
     host = Host(settings)
+    if quadlet:
+        for filename, text in work.quadlet(host.paths, host.one_name(name)).items():
+            click.echo(f"# {filename}\n{text}")
+        return
     for unit in work.show(host.paths, host.one_name(name)):
         click.echo(f"# {unit.name}\n{unit.text}")
         click.echo(f"# exposure without hardening: {unit.before}")

@@ -41,8 +41,8 @@ class Endpoint(Document):
 
 
 def write(paths: DeploymentPaths, endpoint: Endpoint) -> None:
-    """Replace it atomically."""
-    fsio.write(paths.endpoint, endpoint.to_bytes(), 0o600)
+    """Replace it atomically. The front reads it, which may run as another user than we."""
+    fsio.write(paths.endpoint, endpoint.to_bytes(), 0o644)
 
 
 def read(paths: DeploymentPaths) -> Endpoint | None:

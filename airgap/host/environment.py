@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -18,6 +19,15 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "USE_HUB_KERNELS": "NO",
 }
+
+
+# Where this user's container engine is reached: whoever starts it and whoever asks it must agree.
+_REACHED = ("DOCKER_HOST", "XDG_RUNTIME_DIR")
+
+
+def reached() -> dict[str, str]:
+    """Those of our own variables that say where a container engine is."""
+    return {name: os.environ[name] for name in _REACHED if name in os.environ}
 
 
 def private(home: Path, tmp: Path) -> dict[str, str]:

@@ -17,6 +17,8 @@ from airgap.errors import FormatError, HostError, IntegrityError
 from airgap.format.codec import Choice, Document
 from airgap.format.types import Name
 from airgap.host import processes
+from airgap.host.deployment import load
+from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 from airgap.host.systemd import manager, units
 
@@ -69,16 +71,35 @@ def start(paths: HostPaths, log: Path, *words: str) -> int | None:
     chosen = read(paths)
     if chosen.kind == "own":
         return processes.spawn(paths, log, *words)
+    user = user_of(paths, *words)
     for folder in units.writable(paths, words):
         fsio.make_dirs(folder, 0o700)
-        give(paths, folder)
+        if user == units.ROOT:
+            _open_the_way(folder)
+        else:
+            give(paths, folder)
     for path in (paths.keys, paths.tls):
         if path.exists():
             give(paths, path)
-    for name, text in units.render(paths, chosen.user, words).items():
+    for name, text in units.render(paths, user, words).items():
         manager.put(name, text)
     manager.start(units.name_of(words))
     return None
+
+
+def user_of(paths: HostPaths, *words: str) -> str:
+    """Who runs a daemon under systemd: the service user; root, what commands a container engine."""
+    if words[0] == "supervise":
+        deployment = load(paths, words[1], words[2])
+        if serving_plan(deployment.manifest).runtime == "image":
+            return units.ROOT
+    return read(paths).user
+
+
+def _open_the_way(folder: Path) -> None:
+    """To what the front reads in there; everything else has a mode of its own."""
+    with fsio.disk_errors(f"opening {folder}"):
+        os.chmod(folder, 0o711)  # noqa: S103 - to pass through, not to list
 
 
 def stop(paths: HostPaths, lock: Path, seconds: float, *words: str) -> bool:

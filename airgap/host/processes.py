@@ -58,7 +58,7 @@ def spawn(paths: HostPaths, log: Path, *words: str) -> int:
     """Start a daemon in its own session, its output in `log`; returns its process id."""
     fsio.make_dirs(log.parent, 0o700)
     argv = daemon_command(paths, *words)
-    env = environment.private(log.parent, log.parent)
+    env = environment.private(log.parent, log.parent) | environment.reached()
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -118,6 +118,6 @@ class ImageRuntime:
         """A daemon of ours is the supervisor's child, and the container's parent."""
         place = deployment.paths
         words = ("contain", place.name, place.version, str(port))
-        env = environment.private(place.run / "home", place.tmp)
+        env = environment.private(place.run / "home", place.tmp) | environment.reached()
         health = engine_for(deployment.manifest).health_path
         return LaunchPlan(processes.daemon_command(self._paths, *words), env, place.run, health)

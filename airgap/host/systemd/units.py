@@ -49,6 +49,16 @@ _RELAY = (
     "ProcSubset=pid",
     "SystemCallFilter=~@resources",
 )
+# What commands a container engine cannot be shut in itself: no setting here that gives it mounts of
+# its own (the engine's would be seen by nobody else) or takes rights. The container is shut in.
+ROOT = "root"
+_CONTAINS = (
+    "KillMode=mixed",
+    "LockPersonality=yes",
+    "RestrictRealtime=yes",
+    "SystemCallArchitectures=native",
+    "UMask=0022",
+)
 _LOOPBACK_ONLY = ("IPAddressDeny=any", "IPAddressAllow=localhost")
 
 
@@ -81,11 +91,12 @@ def writable(paths: HostPaths, words: tuple[str, ...]) -> tuple[Path, ...]:
 
 
 def render(paths: HostPaths, user: str, words: tuple[str, ...]) -> dict[str, str]:
-    """File name -> text of everything that a daemon needs."""
+    """File name -> text of everything that a daemon needs. Root is the user of none but the
+    parent of a container."""
     kind, name = words[0], words[1]
     out = {name_of(words): _service(paths, user, words)}
     if kind == "supervise":
-        out[name_of(("give-back", *words[1:]))] = _text(
+        out[name_of(("give-back", *words[1:]))] = text_of(
             ("Unit", [f"Description=Sealift {name}: return to the version before"]),
             (
                 "Service",
@@ -105,14 +116,14 @@ def render(paths: HostPaths, user: str, words: tuple[str, ...]) -> dict[str, str
 
 def render_boot(paths: HostPaths, name: str) -> dict[str, str]:
     """What starts with the host: `airgap start` judges, starts and checks what is current."""
-    text = _text(
+    text = text_of(
         (
             "Unit",
             [
                 f"Description=Sealift {name}",
                 "Documentation=man:systemd.service(5)",
                 "After=local-fs.target",
-                f"RequiresMountsFor={_quoted(str(paths.root))}",
+                f"RequiresMountsFor={quoted(str(paths.root))}",
             ],
         ),
         (
@@ -147,18 +158,22 @@ def _service(paths: HostPaths, user: str, words: tuple[str, ...]) -> str:
         "RestartPreventExitStatus=9",
         f"TimeoutStopSec={_STOP_SECONDS}",
         "LimitNOFILE=65536",
-        f"WorkingDirectory={_quoted(str(paths.root))}",
-        f"Environment=TMPDIR={_quoted(str(writable(paths, words)[-1]))}",
-        *_HARDENED,
-        *_of_kind(words[0]),
-        *(f"ReadWritePaths={_quoted(str(p))}" for p in writable(paths, words)),
+        f"WorkingDirectory={quoted(str(paths.root))}",
+        f"Environment=TMPDIR={quoted(str(writable(paths, words)[-1]))}",
+        *(_CONTAINS if user == ROOT else _shut_in(paths, words)),
     ]
-    return _text(("Unit", unit), ("Service", service))
+    return text_of(("Unit", unit), ("Service", service))
+
+
+def _shut_in(paths: HostPaths, words: tuple[str, ...]) -> Iterable[str]:
+    yield from _HARDENED
+    yield from _of_kind(words[0])
+    yield from (f"ReadWritePaths={quoted(str(p))}" for p in writable(paths, words))
 
 
 def without_hardening(text: str) -> str:
     """The same unit as root would write it without a thought, to compare with."""
-    hardening = {*_HARDENED, *_RELAY, *_LOOPBACK_ONLY}
+    hardening = {*_HARDENED, *_RELAY, *_CONTAINS, *_LOOPBACK_ONLY}
     kept = (
         line
         for line in text.splitlines()
@@ -179,15 +194,16 @@ def _of_kind(kind: str) -> Iterable[str]:
 
 
 def _command(paths: HostPaths, *words: str) -> str:
-    return " ".join(_quoted(w) for w in processes.daemon_command(paths, *words))
+    return " ".join(quoted(w) for w in processes.daemon_command(paths, *words))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """One word of systemd.syntax(7); `%` and `$` mean something to it."""
     text = text.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
     return text if re.fullmatch(r"[A-Za-z0-9_./%@:+=,-]+", text) else f'"{text}"'
 
 
-def _text(*sections: tuple[str, list[str]]) -> str:
+def text_of(*sections: tuple[str, list[str]]) -> str:
+    """A unit file of those sections."""
     head = "# Written by airgap; changes are lost. Own settings: systemctl edit.\n"
     return head + "\n".join(f"[{name}]\n" + "\n".join(lines) + "\n" for name, lines in sections)

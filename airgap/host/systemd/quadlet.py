@@ -1,0 +1,113 @@
+"""An engine's container as podman's own Quadlet units: text, and nothing else.
+
+For hosts that keep every container by Quadlet. What our daemons do is not there: no smoke test, no
+switch, no judgement when the host comes up (docs/decisions/0054-quadlet.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from airgap.errors import HostError
+from airgap.format.manifest import Manifest
+from airgap.host.deployment import Deployment
+from airgap.host.engines.interface import LaunchPlan
+from airgap.host.engines.registry import engine_for, serving_plan
+from airgap.host.images import bring, launch
+from airgap.host.images.tool import Podman
+from airgap.host.paths import HostPaths
+from airgap.host.systemd.units import quoted, text_of
+
+_PROXY = "/usr/lib/systemd/systemd-socket-proxyd"
+
+
+def render(paths: HostPaths, deployment: Deployment) -> dict[str, str]:
+    """File name -> text: the container, and the loopback port that leads to its socket.
+
+    Raises HostError `host.no-quadlet` for an engine that runs from wheels or by docker.
+    """
+    manifest = deployment.manifest
+    podman = bring.engine(paths) if serving_plan(manifest).runtime == "image" else None
+    if not isinstance(podman, Podman):
+        raise HostError(
+            "host.no-quadlet",
+            f"{deployment.title} has no Quadlet unit",
+            why="Quadlet is podman's, and this engine runs "
+            + ("by docker" if podman is not None else "from wheels"),
+            do="use `airgap service install`: systemd keeps it by ordinary units",
+        )
+    name = f"sealift-{manifest.name}-container"
+    folder = Path("/run") / name
+    return {
+        f"{name}.container": _container(podman, deployment, folder),
+        f"{name}-port.socket": text_of(
+            ("Unit", [f"Description=Sealift {manifest.name}: port"]),
+            ("Socket", [f"ListenStream=127.0.0.1:{serving_plan(manifest).port}"]),
+            ("Install", ["WantedBy=sockets.target"]),
+        ),
+        f"{name}-port.service": text_of(
+            ("Unit", [f"Description=Sealift {manifest.name}: from the port to the container"]),
+            (
+                "Service",
+                [
+                    f"ExecStart={_PROXY} {quoted(str(folder / launch.SOCKET))}",
+                    "NoNewPrivileges=yes",
+                    "ProtectSystem=strict",
+                    "PrivateTmp=yes",
+                ],
+            ),
+        ),
+    }
+
+
+def _container(podman: Podman, deployment: Deployment, folder: Path) -> str:
+    manifest, place = deployment.manifest, deployment.paths
+    plan = engine_for(manifest).contained(
+        manifest, place, f"{launch.SOCKET_FOLDER}/{launch.SOCKET}"
+    )
+    image = bring.config_digest(podman.paths, manifest.image_to_serve())
+    scratch = (folder, place.run / "home", place.tmp)
+    user = str(launch.user())
+    words = " ".join(quoted(str(p)) for p in scratch)
+    return text_of(
+        ("Unit", [f"Description=Sealift {deployment.title}", "After=local-fs.target"]),
+        ("Container", [*_keys(podman, manifest, plan, image), *_mounts(deployment, folder)]),
+        (
+            "Service",
+            [
+                "Environment=CONTAINERS_CONF=/dev/null CONTAINERS_REGISTRIES_CONF=/dev/null",
+                f"ExecStartPre=/usr/bin/rm -rf {words}",
+                f"ExecStartPre=/usr/bin/install -d -m 0700 -o {user} -g {user} {words}",
+                "Restart=always",
+                "RestartSec=1",
+            ],
+        ),
+        ("Install", ["WantedBy=multi-user.target"]),
+    )
+
+
+def _keys(podman: Podman, manifest: Manifest, plan: LaunchPlan, image: str) -> Iterator[str]:
+    """The same container as airgap.host.images.launch runs."""
+    program, *arguments = plan.argv
+    yield f"GlobalArgs={' '.join(quoted(w) for w in podman.command()[1:])}"
+    yield f"Image={image}"
+    yield f"ContainerName=sealift-{manifest.name}"
+    if program:
+        yield f"Entrypoint={quoted(program)}"
+    yield f"Exec={' '.join(quoted(w) for w in arguments)}"
+    yield from ("Pull=never", "Network=none", "ReadOnly=true", "ReadOnlyTmpfs=false")
+    yield from ("DropCapability=all", "NoNewPrivileges=true", "HostName=engine")
+    yield from (f"User={launch.user()}", f"Group={launch.user()}", f"WorkingDir={plan.cwd}")
+    yield from ("LogDriver=passthrough", "PidsLimit=-1", "PodmanArgs=--no-healthcheck")
+    if manifest.serve is not None and manifest.serve.tensor_parallel > 1:
+        yield f"ShmSize={launch.SHARED_MEMORY}"
+    if manifest.target.accelerator.startswith("cuda"):
+        yield f"AddDevice={launch.GPUS}"
+    for name, value in sorted(plan.env.items()):
+        yield f"Environment={quoted(f'{name}={value}')}"
+
+
+def _mounts(deployment: Deployment, folder: Path) -> Iterator[str]:
+    for mount in launch.mounts(deployment.paths, folder):
+        yield f"Mount={quoted(mount)}"
