@@ -41,7 +41,7 @@ def _apt(folder: Path, *words: str) -> None:
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
         "Dir::State::lists": folder / "lists",
-        "Dir::Cache::archives": folder / "archives",
+        "Dir::Cache": folder,
         "APT::Sandbox::User": "root",
     }
     named = [w for key, value in options.items() for w in ("-o", f"{key}={value}")]

@@ -15,12 +15,9 @@ from pathlib import Path
 import pytest
 
 from airgap.errors import IntegrityError, ServingError
-from airgap.host import deployment, endpoint, locks, remove, service, system
-from airgap.host.images import bring, launch, tool
-from airgap.host.systemd import manager
+from airgap.host import deployment, endpoint, locks, remove, system
+from airgap.host.images import launch, tool
 from airgap.store import Store
-from tests.caches import alone
-from tests.e2e import quadletlab
 from tests.e2e.hostlab import Parts, free_port, wait_for
 from tests.e2e.image_world import Pulled
 from tests.e2e.imagelab import ImageLab, no_network
@@ -114,42 +111,6 @@ def test_second_install_changes_nothing(served: ImageLab) -> None:
     before = served.containers()
     served.install(served.image_manifest("1"))
     assert served.containers() == before
-
-
-def test_quadlet_makes_the_same_container_of_our_unit(
-    served: ImageLab, test_cache: Path, tmp_path: Path
-) -> None:
-    """By podman's own generator; what it makes, systemd finds no error in."""
-    with alone(test_cache):
-        program = quadletlab.generator(test_cache)
-    rendered = service.quadlet(served.paths, "smol")
-    source, made = tmp_path / "units", tmp_path / "made"
-    source.mkdir()
-    made.mkdir()
-    for filename, text in rendered.items():
-        folder = source if filename.endswith(".container") else made
-        (folder / filename).write_text(text)
-    quadletlab.generate(program, source, made)
-    name = "sealift-smol-container"
-    lines = (made / f"{name}.service").read_text().splitlines()
-    (start,) = (line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart="))
-    words = start.replace("=", " ").split()
-    for wanted in (
-        *("--network none", "--read-only", "--read-only-tmpfs false", "--cap-drop all"),
-        *("no-new-privileges", f"--user {launch.user()}:{launch.user()}", "--pull never"),
-        bring.config_digest(served.paths, served.image_manifest("1").image_to_serve()),
-    ):
-        assert f" {wanted} " in f" {' '.join(words)} ".replace(":true", ""), (wanted, start)
-    (container,) = served.containers()
-    (running,) = json.loads(served.podman("inspect", container).out)
-    for mount in running["Mounts"]:
-        if mount["Destination"] != launch.SOCKET_FOLDER:
-            assert f"source={mount['Source']},target={mount['Destination']}" in start
-            assert mount["RW"] or f"target={mount['Destination']},readonly" in start
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here: the units were generated, not verified")
-    services = (f"{name}.service", f"{name}-port.service", f"{name}-port.socket")
-    manager.verify(made, list(services))
 
 
 def test_killed_engine_is_started_again_in_a_new_container(served: ImageLab) -> None:
