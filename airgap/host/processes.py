@@ -14,7 +14,7 @@ from pathlib import Path
 import airgap
 from airgap import fsio, limits
 from airgap.errors import HostError, ServingError
-from airgap.host import environment, locks, logs
+from airgap.host import environment, locks, logs, own_copy
 from airgap.host.paths import HostPaths
 
 _POLL_SECONDS = 0.02
@@ -29,24 +29,15 @@ def entry_point(paths: HostPaths) -> tuple[str, ...]:
     """How to run this very program again: its zip, or the installed package.
 
     Always isolated (-I): neither the environment nor the working folder can add a module. The zip
-    is run from a copy under the root: the medium that it came on may be taken away.
+    is run from a copy under the root.
     """
     python = [sys.executable, "-I"]
     if sys.flags.no_site:
         python.append("-S")
     archive = getattr(getattr(airgap, "__loader__", None), "archive", None)
     if archive is not None:
-        return (*python, str(_own_copy(Path(archive), paths.program)))
+        return (*python, str(own_copy.keep(Path(archive), paths.program)))
     return (*python, "-m", "airgap")
-
-
-def _own_copy(archive: Path, copy: Path) -> Path:
-    with fsio.disk_errors(f"reading {archive}"):
-        data = archive.read_bytes()
-        if copy.exists() and copy.read_bytes() == data:
-            return copy
-    fsio.write(copy, data, 0o755)
-    return copy
 
 
 def daemon_command(paths: HostPaths, *words: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import airgap
-from airgap.host import locks, logs, processes
+from airgap.host import locks, logs, own_copy, processes
 from airgap.host.paths import HostPaths
 
 _HOLD = """
@@ -115,7 +116,27 @@ def test_program_runs_itself_again_from_a_copy_of_its_zip(tmp_path: Path) -> Non
         argv = [sys.executable, *flags, zipped.name, "root"]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [sys.executable, *flags, str(own)]
-        assert own.read_bytes() == zipped.read_bytes()
+    first = own.read_bytes()
+    again = subprocess.run([sys.executable, "-I", own, "root"], cwd=tmp_path, capture_output=True)
+    assert again.stdout.split()[-1] == bytes(own)
+    own.write_bytes(first[:-1])
+    assert own_copy.keep(zipped, own).read_bytes() == first, "a damaged copy is made again"
+
+
+def test_own_copy_has_every_source_with_its_bytecode_and_nothing_else(tmp_path: Path) -> None:
+    source = b"import sys\nprint(sys._getframe().f_code.co_filename, __file__)\n"
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("__main__.py", source)
+        made.writestr("other/data.txt", b"data")
+    copy = tmp_path / "copy.pyz"
+    copy.write_bytes(own_copy.compiled(archive.getvalue()))
+    assert copy.read_bytes() == own_copy.compiled(archive.getvalue())
+    with zipfile.ZipFile(copy) as found:
+        assert sorted(found.namelist()) == ["__main__.py", "__main__.pyc", "other/data.txt"]
+        assert found.read("__main__.py") == source
+    ran = subprocess.run([sys.executable, "-I", "-S", copy], capture_output=True, check=True)
+    assert ran.stdout.split()[0] == b"__main__.py", "bytecode has the name it was compiled under"
 
 
 def test_program_runs_itself_again_from_its_package(tmp_path: Path) -> None:
