@@ -16,7 +16,7 @@ from airgap.events import Sink, silent
 from airgap.format.artifacts import LockedAdapter, LockedArtifact, LockedImage, LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import Request
-from bundler.fetch.download import Item, fetch
+from bundler.fetch.download import Item, Options, fetch
 from bundler.fetch.images import image_items, lock_image
 from bundler.fetch.models import lock_adapter, lock_model, tree_access
 from bundler.fetch.oci.reference import parse as parse_reference
@@ -37,6 +37,7 @@ def make_lock(
     now: int,
     release: int = 1,
     sink: Sink = silent,
+    options: Options | None = None,
 ) -> Lock:
     """Lock `request` and write it to its build's `lock.json`.
 
@@ -45,7 +46,7 @@ def make_lock(
     (`source.*`), IntegrityError, DiskError; a failed lock leaves an older `lock.json` as it was.
     """
     check(request)
-    artifacts = _artifacts(request, base, workspace, sink)
+    artifacts = _artifacts(request, base, workspace, sink, options)
     _check_engine(request, artifacts)
     lock = Lock(
         request=hashlib.sha256(request.to_bytes()).hexdigest(),
@@ -66,7 +67,9 @@ def make_lock(
     return lock
 
 
-def fetch_locked(lock: Lock, workspace: Workspace, sink: Sink = silent) -> None:
+def fetch_locked(
+    lock: Lock, workspace: Workspace, sink: Sink = silent, options: Options | None = None
+) -> None:
     """Bring everything the lock names into the store; what is there already is left alone.
 
     Raises SourceError (`source.*`), IntegrityError, DiskError.
@@ -85,7 +88,7 @@ def fetch_locked(lock: Lock, workspace: Workspace, sink: Sink = silent) -> None:
                 items.append(Item(f.url, f.sha256, f.size, f.path.name, access=access))
             elif not store.has(f.sha256, f.size):
                 raise _gone(f.path.name, f.label)
-    fetch(items, store, sink)
+    fetch(items, store, sink, options=options)
 
 
 def check(request: Request) -> None:
@@ -143,20 +146,21 @@ def _check_named(kind: str, name: str | None, names: list[str]) -> None:
 
 
 def _artifacts(
-    request: Request, base: Path, workspace: Workspace, sink: Sink
+    request: Request, base: Path, workspace: Workspace, sink: Sink, options: Options | None
 ) -> list[LockedArtifact]:
     """Wheels first: an index that is down should show before large weights are read."""
     artifacts: list[LockedArtifact] = []
+    store = workspace.store
     try:
         for wheels in request.wheels:
-            artifacts.append(lock_wheels(wheels, request.target, base, workspace, sink))
-        artifacts += lock_files(request.file, workspace.store, sink)
+            artifacts.append(lock_wheels(wheels, request.target, base, workspace, sink, options))
+        artifacts += lock_files(request.file, store, sink, options)
         for image in request.image:
-            artifacts.append(lock_image(image, workspace.store, sink))
+            artifacts.append(lock_image(image, store, sink, options))
         for model in request.model:
-            artifacts.append(lock_model(model, base, workspace.store, sink))
+            artifacts.append(lock_model(model, base, store, sink, options))
         for adapter in request.adapter:
-            artifacts.append(lock_adapter(adapter, request.model, base, workspace.store, sink))
+            artifacts.append(lock_adapter(adapter, request.model, base, store, sink, options))
     except FormatError as e:
         raise _unfit(e) from e
     return artifacts

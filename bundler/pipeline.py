@@ -19,6 +19,7 @@ from airgap.format.lock import Lock
 from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
 from airgap.policy import judge_evidence, judge_manifest, refuse
+from bundler.fetch.download import Options
 from bundler.lock import fetch_locked, make_lock
 from bundler.manifest import make_manifest
 from bundler.moved import Moved
@@ -32,12 +33,24 @@ if TYPE_CHECKING:
     from bundler.scan.interface import Stated
 
 
-def lock(path: Path, workspace: Workspace, now: int, sink: Sink = silent) -> Lock:
+def lock(
+    path: Path,
+    workspace: Workspace,
+    now: int,
+    sink: Sink = silent,
+    options: Options | None = None,
+) -> Lock:
     """Request file -> lock, written to its build folder."""
     request = read_request(path)
     release = _next_release(workspace, request.name)
     return make_lock(
-        request, base=path.parent, workspace=workspace, now=now, release=release, sink=sink
+        request,
+        base=path.parent,
+        workspace=workspace,
+        now=now,
+        release=release,
+        sink=sink,
+        options=options,
     )
 
 
@@ -87,9 +100,11 @@ def read_lock(path: Path, workspace: Workspace) -> Lock:
     return found
 
 
-def fetch(found: Lock, workspace: Workspace, sink: Sink = silent) -> None:
+def fetch(
+    found: Lock, workspace: Workspace, sink: Sink = silent, options: Options | None = None
+) -> None:
     """Bring every file of the lock into the store."""
-    fetch_locked(found, workspace, sink)
+    fetch_locked(found, workspace, sink, options)
 
 
 def scan(

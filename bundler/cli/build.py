@@ -14,6 +14,7 @@ from airgap.format.policy import STRICT, Policy
 from airgap.render import line_text, size_text
 from bundler import pipeline
 from bundler.cli import Settings
+from bundler.cli.link import chosen, link_options
 
 _REQUEST = click.argument("request", type=click.Path(path_type=Path, dir_okay=False))
 _POLICY = click.option(
@@ -70,8 +71,11 @@ def _reviewed(packet: Path) -> None:
 @click.command(epilog="\b\nExample:\n  sealift lock manifests/smollm2-llama-cpp.toml")
 @_REQUEST
 @click.option("--check", is_flag=True, help="Say what moved since the lock; change nothing.")
+@link_options
 @click.pass_obj
-def lock(settings: Settings, request: Path, check: bool) -> None:
+def lock(
+    settings: Settings, request: Path, check: bool, limit_rate: int | None, connections: int
+) -> None:
     """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in.
 
     With --check the exit code is 0 when nothing moved, and 6 (`lock.moved`) when something did.
@@ -80,19 +84,23 @@ def lock(settings: Settings, request: Path, check: bool) -> None:
         _check_moved(settings, request)
         return
     with fsio.exclusive(settings.workspace.lock_file, "sealift lock"):
-        found = pipeline.lock(request, settings.workspace, int(time.time()), settings.sink)
+        options = chosen(limit_rate, connections)
+        now = int(time.time())
+        found = pipeline.lock(request, settings.workspace, now, settings.sink, options)
     _locked(found)
     _say("next", f"sealift fetch {request}")
 
 
 @click.command(epilog="\b\nExample:\n  sealift fetch manifests/smollm2-llama-cpp.toml")
 @_REQUEST
+@link_options
 @click.pass_obj
-def fetch(settings: Settings, request: Path) -> None:
+def fetch(settings: Settings, request: Path, limit_rate: int | None, connections: int) -> None:
     """Bring everything the lock of REQUEST names into the store; what is there is left alone."""
     found = pipeline.read_lock(request, settings.workspace)
     with fsio.exclusive(settings.workspace.lock_file, "sealift fetch"):
-        pipeline.fetch(found, settings.workspace, settings.sink)
+        options = chosen(limit_rate, connections)
+        pipeline.fetch(found, settings.workspace, settings.sink, options)
     _say("fetched", f"{found.name} {found.version}")
     _say("next", f"sealift scan {request}")
 
@@ -146,6 +154,7 @@ Example:
 @_POLICY
 @_ADVISORIES
 @_REPLACE
+@link_options
 @click.pass_obj
 def build(
     settings: Settings,
@@ -153,14 +162,16 @@ def build(
     policy_file: Path | None,
     advisories: Path | None,
     replace: bool,
+    limit_rate: int | None,
+    connections: int,
 ) -> None:
     """Lock, fetch, scan and review REQUEST."""
     policy, now, workspace = _policy(policy_file), int(time.time()), settings.workspace
-    sink = settings.sink
+    sink, options = settings.sink, chosen(limit_rate, connections)
     with fsio.exclusive(workspace.lock_file, "sealift build"):
-        found = pipeline.lock(request, workspace, now, sink)
+        found = pipeline.lock(request, workspace, now, sink, options)
         _locked(found)
-        pipeline.fetch(found, workspace, sink)
+        pipeline.fetch(found, workspace, sink, options)
         pipeline.scan(found, workspace, policy, sink, advisories=advisories)
         packet = pipeline.review(found, workspace, now, sink, replace=replace)
     _reviewed(packet)

@@ -13,6 +13,8 @@ from airgap.errors import DiskError
 
 # Left free beside the files themselves, for journals, documents and the file system, in bytes.
 RESERVE_BYTES = 64 * limits.MIB
+# What a rate limit left unused is made up for within that many seconds: a late thread's share.
+_SAVED_SECONDS = 0.25
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -53,8 +55,8 @@ class Throttle:
             return 0.0
         with self._lock:
             now = self._clock()
-            # A pause is not saved up: what was not used is gone after a second.
-            self._free_at = max(self._free_at, now - 1.0) + count / self._rate
+            # A pause is not saved up: a line that others use too would feel the burst.
+            self._free_at = max(self._free_at, now - _SAVED_SECONDS) + count / self._rate
             wait = self._free_at - now
         if wait > 0:
             self._sleep(wait)

@@ -18,7 +18,7 @@ from airgap.events import Line, Sink
 from airgap.format.artifacts import LockedFile
 from airgap.store import Store
 from bundler.fetch.choice import WEIGHTS, check_name, choose, one_format, tell
-from bundler.fetch.download import Item, fetch
+from bundler.fetch.download import Item, Options, fetch
 from bundler.fetch.hub_api import Hub, HubFile, Revision
 from bundler.fetch.tree import Tree, TreeRequest
 
@@ -37,7 +37,12 @@ class Listing:
 
 
 def lock_tree(
-    request: TreeRequest, hub: Hub, store: Store, sink: Sink, formats: Sequence[str] = WEIGHTS
+    request: TreeRequest,
+    hub: Hub,
+    store: Store,
+    sink: Sink,
+    formats: Sequence[str] = WEIGHTS,
+    options: Options | None = None,
 ) -> Tree:
     """Resolve, list and pin; the small files come into the store.
 
@@ -45,7 +50,7 @@ def lock_tree(
     """
     found = listing(request, hub, sink, formats)
     repo, commit = found.revision.repo, found.revision.commit
-    sha256 = _fetch_small(found, hub, store, sink)
+    sha256 = _fetch_small(found, hub, store, sink, options)
     files = tuple(
         LockedFile(
             path=path,
@@ -106,7 +111,9 @@ def _kind(path: PurePosixPath) -> str | None:
     return suffix if suffix in WEIGHTS else None
 
 
-def _fetch_small(found: Listing, hub: Hub, store: Store, sink: Sink) -> dict[PurePosixPath, str]:
+def _fetch_small(
+    found: Listing, hub: Hub, store: Store, sink: Sink, options: Options | None
+) -> dict[PurePosixPath, str]:
     """SHA-256 of every file; those that the tree gives none for are fetched to learn it."""
     repo, commit = found.revision.repo, found.revision.commit
     small = {path: f for path, f in found.files.items() if f.sha256 is None}
@@ -121,7 +128,7 @@ def _fetch_small(found: Listing, hub: Hub, store: Store, sink: Sink) -> dict[Pur
         )
         for path, f in small.items()
     ]
-    digests = fetch(items, store, sink)
+    digests = fetch(items, store, sink, options=options)
     out = {path: f.sha256 for path, f in found.files.items() if f.sha256 is not None}
     for path, d in zip(small, digests, strict=True):
         _check_no_pointer(path, d.sha256, d.size, store)

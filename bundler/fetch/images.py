@@ -17,7 +17,7 @@ from airgap.format import oci
 from airgap.format.artifacts import LockedFile, LockedImage
 from airgap.format.request import ImageRequest
 from airgap.store import Store
-from bundler.fetch.download import Item, fetch
+from bundler.fetch.download import Item, Options, fetch
 from bundler.fetch.oci import reference as references
 from bundler.fetch.oci import referrers
 from bundler.fetch.oci.access import RegistryAccess
@@ -25,7 +25,9 @@ from bundler.fetch.oci.referrers import Referrer
 from bundler.fetch.oci.registry import Document, Registry, access_to
 
 
-def lock_image(request: ImageRequest, store: Store, sink: Sink) -> LockedImage:
+def lock_image(
+    request: ImageRequest, store: Store, sink: Sink, options: Options | None = None
+) -> LockedImage:
     """Pin an image. Its manifest, configuration and signatures are in the store afterwards.
 
     Raises UsageError `request.reference`, SourceError, IntegrityError `source.*` or FormatError
@@ -34,7 +36,7 @@ def lock_image(request: ImageRequest, store: Store, sink: Sink) -> LockedImage:
     reference = references.parse(request.reference)
     registry = Registry(reference, insecure=request.insecure, sink=sink)
     try:
-        return _lock(request, registry, store, sink)
+        return _lock(request, registry, store, sink, options)
     except FormatError as e:
         raise _unsound(reference.text, request.platform, e) from e
 
@@ -55,13 +57,15 @@ def image_digest(request: ImageRequest, sink: Sink) -> str:
         raise _unsound(reference.text, request.platform, e) from e
 
 
-def _lock(request: ImageRequest, registry: Registry, store: Store, sink: Sink) -> LockedImage:
+def _lock(
+    request: ImageRequest, registry: Registry, store: Store, sink: Sink, options: Options | None
+) -> LockedImage:
     top = registry.manifest(registry.reference.wanted)
     index = top if top.media_type in oci.INDEX_TYPES else None
     own = _pick(registry, index, request.platform) if index else top
     manifest = oci.read_manifest(own.data, own.media_type)
     oci.check_image(manifest)
-    _fetch_config(registry, manifest, request.platform, store, sink)
+    _fetch_config(registry, manifest, request.platform, store, sink, options)
     subjects = tuple(dict.fromkeys(d.sha256 for d in (top, own)))
     attached = referrers.find(registry, subjects, sink)
     files = [_kept("manifest.json", own, registry, store)]
@@ -108,13 +112,18 @@ def _pick(registry: Registry, index: Document, platform: str) -> Document:
 
 
 def _fetch_config(
-    registry: Registry, manifest: oci.Manifest, platform: str, store: Store, sink: Sink
+    registry: Registry,
+    manifest: oci.Manifest,
+    platform: str,
+    store: Store,
+    sink: Sink,
+    options: Options | None,
 ) -> None:
     """An index may say anything of a platform; the configuration is what the image was built as."""
     told = manifest.config
     url = registry.blob_url(told.sha256)
     item = Item(url, told.sha256, told.size, "config.json", access=registry.access)
-    fetch([item], store, sink)
+    fetch([item], store, sink, options=options)
     with fsio.disk_errors("reading the image's configuration"):
         config = oci.read_config(store.blob_path(told.sha256).read_bytes())
     if not oci.same_platform(platform, config.platform):

@@ -13,6 +13,7 @@ from airgap.format.request import AdapterRequest, ModelRequest
 from airgap.store import Store
 from bundler.fetch import adapter_config, hub, local
 from bundler.fetch.choice import WEIGHTS
+from bundler.fetch.download import Options
 from bundler.fetch.hub_api import Hub, HubAccess
 from bundler.fetch.tree import Tree, TreeRequest
 
@@ -20,12 +21,18 @@ ADAPTER_CONFIG = PurePosixPath("adapter_config.json")
 ADAPTER_WEIGHTS = PurePosixPath("adapter_model.safetensors")
 
 
-def lock_model(request: ModelRequest, base: Path, store: Store, sink: Sink) -> LockedModel:
+def lock_model(
+    request: ModelRequest,
+    base: Path,
+    store: Store,
+    sink: Sink,
+    options: Options | None = None,
+) -> LockedModel:
     """Pin every file of a model; `base` is where its relative path starts.
 
     Raises UsageError (`request.*`), SourceError (`source.*`), IntegrityError, DiskError.
     """
-    tree = _tree(request, base, store, sink, WEIGHTS)
+    tree = _tree(request, base, store, sink, WEIGHTS, options)
     return LockedModel(
         name=request.name,
         source=tree.source,
@@ -38,14 +45,19 @@ def lock_model(request: ModelRequest, base: Path, store: Store, sink: Sink) -> L
 
 
 def lock_adapter(
-    request: AdapterRequest, models: Sequence[ModelRequest], base: Path, store: Store, sink: Sink
+    request: AdapterRequest,
+    models: Sequence[ModelRequest],
+    base: Path,
+    store: Store,
+    sink: Sink,
+    options: Options | None = None,
 ) -> LockedAdapter:
     """Pin every file of a LoRA adapter and check that it belongs to one of `models`.
 
     Raises as `lock_model`; SourceError `source.adapter` and `source.adapter-base`.
     """
     model = _base_model(request, models)
-    tree = _tree(request, base, store, sink, ("safetensors",))
+    tree = _tree(request, base, store, sink, ("safetensors",), options)
     source = tree.source
     config = adapter_config.read(_bytes(tree, ADAPTER_CONFIG, store), source)
     _need(tree, ADAPTER_WEIGHTS)
@@ -72,12 +84,17 @@ def tree_access(locked: LockedModel | LockedAdapter, store: Store, sink: Sink) -
 
 
 def _tree(
-    request: TreeRequest, base: Path, store: Store, sink: Sink, formats: Sequence[str]
+    request: TreeRequest,
+    base: Path,
+    store: Store,
+    sink: Sink,
+    formats: Sequence[str],
+    options: Options | None,
 ) -> Tree:
     if request.repo is None:
         tree = local.lock_tree(request, base, store, sink, formats)
     else:
-        tree = hub.lock_tree(request, Hub.find(sink), store, sink, formats)
+        tree = hub.lock_tree(request, Hub.find(sink), store, sink, formats, options)
     size = sum(f.size for f in tree.files)
     sink(Line(_kind(request), f"{tree.source}: {len(tree.files)} files, {size:,} bytes"))
     return tree

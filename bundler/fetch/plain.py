@@ -12,7 +12,7 @@ from airgap.format.artifacts import LockedFile, LockedPlainFiles
 from airgap.format.request import FileRequest
 from airgap.store import Store
 from bundler.fetch.choice import check_name
-from bundler.fetch.download import Item, fetch
+from bundler.fetch.download import Item, Options, fetch
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -30,14 +30,19 @@ def check_files(requests: Sequence[FileRequest]) -> None:
         _path(request)
 
 
-def lock_files(requests: Sequence[FileRequest], store: Store, sink: Sink) -> list[LockedPlainFiles]:
+def lock_files(
+    requests: Sequence[FileRequest],
+    store: Store,
+    sink: Sink,
+    options: Options | None = None,
+) -> list[LockedPlainFiles]:
     """Fetch all of them, which is how their sizes are learnt, and group them by name.
 
     Raises UsageError (`request.*`), SourceError (`source.*`), IntegrityError, DiskError.
     """
     check_files(requests)
     items = [Item(r.url, r.sha256, None, _path(r).name) for r in requests]
-    digests = fetch(items, store, sink)
+    digests = fetch(items, store, sink, options=options)
     groups: dict[str, list[LockedFile]] = {}
     for request, found in zip(requests, digests, strict=True):
         file = LockedFile(

@@ -20,6 +20,7 @@ from airgap.format.request import WheelsRequest
 from airgap.format.types import Target
 from airgap.store import Store
 from bundler.fetch import download, pylock, resolver
+from bundler.fetch.download import Options
 from bundler.fetch.pip_config import sources
 from bundler.fetch.pylock import Chosen
 from bundler.fetch.targets import spoken
@@ -29,7 +30,12 @@ LOCAL_LABEL = "local wheel"
 
 
 def lock_wheels(
-    request: WheelsRequest, target: Target, base: Path, workspace: Workspace, sink: Sink
+    request: WheelsRequest,
+    target: Target,
+    base: Path,
+    workspace: Workspace,
+    sink: Sink,
+    options: Options | None = None,
 ) -> LockedWheels:
     """Resolve and pin. `base` is the request's folder, where relative paths start.
 
@@ -37,7 +43,9 @@ def lock_wheels(
     what its index says.
     """
     asked, chosen = choose_wheels(request, target, base, workspace, sink)
-    return _locked(request.name, asked, chosen, workspace, sink)
+    files = tuple(_pin(c, workspace.store, sink, options) for c in chosen)
+    sink(Line("resolved", f"{len(files)} wheels, {sum(f.size for f in files):,} bytes"))
+    return LockedWheels(name=request.name, requirements=asked, files=files)
 
 
 def choose_wheels(
@@ -85,14 +93,6 @@ def _check_age(request: WheelsRequest, chosen: Sequence[Chosen]) -> None:
         )
 
 
-def _locked(
-    name: str, asked: tuple[str, ...], chosen: Sequence[Chosen], workspace: Workspace, sink: Sink
-) -> LockedWheels:
-    files = tuple(_pin(c, workspace.store, sink) for c in chosen)
-    sink(Line("resolved", f"{len(files)} wheels, {sum(f.size for f in files):,} bytes"))
-    return LockedWheels(name=name, requirements=asked, files=files)
-
-
 def check_requirements(request: WheelsRequest) -> None:
     """Names and versions only: no options, paths, URLs or repositories (UsageError)."""
     from packaging.requirements import InvalidRequirement, Requirement
@@ -123,7 +123,7 @@ def _bad_requirement(text: str, why: str) -> UsageError:
     )
 
 
-def _pin(chosen: Chosen, store: Store, sink: Sink) -> LockedFile:
+def _pin(chosen: Chosen, store: Store, sink: Sink, options: Options | None) -> LockedFile:
     parts = urlsplit(chosen.url or "")
     path = PurePosixPath(chosen.filename)
     if chosen.file is not None or parts.scheme == "file":
@@ -140,7 +140,7 @@ def _pin(chosen: Chosen, store: Store, sink: Sink) -> LockedFile:
     size_known = chosen.size
     if size_known is None:
         item = download.Item(chosen.url or "", chosen.sha256, None, chosen.filename)
-        size_known = download.fetch([item], store, sink)[0].size
+        size_known = download.fetch([item], store, sink, options=options)[0].size
     return LockedFile(
         path=path,
         sha256=chosen.sha256,

@@ -286,7 +286,7 @@ def test_the_bandwidth_limit_holds(web: Web, store: Store) -> None:
     web.files["/f"] = File(data)
     started = time.monotonic()
     fetch([item(web, data)], store, silent, options=Options(limit_rate=MB))
-    assert time.monotonic() - started > 0.9
+    assert time.monotonic() - started > 1.7
 
 
 def test_no_room_is_told_before_the_first_byte(

@@ -1,7 +1,8 @@
 """A web server on loopback that serves files by ranges and misbehaves as each path is told to.
 
 Real sockets and real HTTP/1.1; a fault is a small object that answers one request in its own way.
-`sent` counts the bytes of bodies that left, so that a test can say what was transferred.
+`sent` counts the bytes of bodies that left, so that a test can say what was transferred; `at_once`
+is the most requests that were answered at one time.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class Web:
     port: int = 0
     scheme: str = "http"
     sent: int = 0
+    busy: int = 0
+    at_once: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def url(self, path: str, name: str = "127.0.0.1") -> str:
@@ -109,8 +112,17 @@ class Web:
             self.sent += size
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        try:
+            self._answer(handler)
+        finally:
+            with self._lock:
+                self.busy -= 1
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
             self.asked.append(Asked(handler.path, dict(handler.headers)))
+            self.busy += 1
+            self.at_once = max(self.at_once, self.busy)
             file = self.files.get(handler.path)
             fault = file.faults.pop(0) if file and file.faults else file.every if file else None
         if file is None:
