@@ -10,6 +10,7 @@ ENGINE ?= vllm
 # skopeo, set clocks back with faketime and look at system calls with strace.
 DEMO_PACKAGES := libgomp1 libnuma1
 TEST_PACKAGES := libgomp1 libnuma1 skopeo xfsprogs faketime strace shellcheck mmdebstrap podman runc docker-registry chromium
+BENCH_PACKAGES := $(TEST_PACKAGES) aria2 curl
 
 .PHONY: demo test bench lint schemas vectors clean help
 
@@ -17,7 +18,7 @@ help:
 	@echo "make demo    the whole journey on this machine, with a real small model on vLLM"
 	@echo "             (make demo ENGINE=llama.cpp: the small one)"
 	@echo "make test    lint, types, and every test"
-	@echo "make bench   verify and import against cp, sha256 and model_signing"
+	@echo "make bench   verify, import and fetch against what one would use instead"
 	@echo "make clean   remove .venv, .sealift and caches"
 
 $(VENV)/.demo: pyproject.toml
@@ -61,8 +62,9 @@ test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 bench: $(VENV)/.dev
-	$(call debian,$(TEST_PACKAGES))
+	$(call debian,$(BENCH_PACKAGES))
 	$(BIN)/python -m tests.bench.bench
+	$(BIN)/python -m tests.bench.fetch
 
 schemas: $(VENV)/.dev
 	$(BIN)/python -m bundler.format_schemas
