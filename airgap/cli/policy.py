@@ -31,9 +31,10 @@ def install(settings: Settings, policy_json: Path) -> None:
     data = carrier.read_bounded(policy_json, limits.MAX_DOCUMENT_BYTES)
     found = Policy.from_bytes(data)
     with paths.exclusive("airgap policy install"):
-        digest = hashlib.sha256(data).hexdigest()
-        ledger.append(paths.ledger, "policy-installed", {"name": found.name, "sha256": digest})
-        fsio.write(paths.policy, data)
+        if fsio.read_if_there(paths.policy, limits.MAX_DOCUMENT_BYTES + 1) != data:
+            digest = hashlib.sha256(data).hexdigest()
+            ledger.append(paths.ledger, "policy-installed", {"name": found.name, "sha256": digest})
+            fsio.write(paths.policy, data)
     click.echo(line_text(Line("policy", f"'{found.name}' holds from now on")))
 
 

@@ -282,6 +282,9 @@ def test_policy_of_the_host_refuses_a_format(
     (tmp_path / "p.toml").write_text('name = "tensors-only"\nformats = ["safetensors"]\n')
     connected.sealift("policy", "compile", str(tmp_path / "p.toml"), "-o", str(tmp_path / "p.json"))
     host.airgap("policy", "install", str(tmp_path / "p.json"), root=root)
+    before = (root / "ledger.jsonl").read_bytes()
+    host.airgap("policy", "install", str(tmp_path / "p.json"), root=root)
+    assert (root / "ledger.jsonl").read_bytes() == before
     done = host.airgap("install", str(v1), expect=5, root=root)
     assert done.error["id"] == "policy.format"
     assert not (root / "store").exists()
