@@ -12,13 +12,14 @@ DEMO_PACKAGES := libgomp1 libnuma1
 TEST_PACKAGES := libgomp1 libnuma1 skopeo xfsprogs faketime strace shellcheck mmdebstrap podman runc docker-registry chromium
 BENCH_PACKAGES := $(TEST_PACKAGES) aria2 curl
 
-.PHONY: demo test bench lint schemas vectors clean help
+.PHONY: demo test test-long bench lint schemas vectors clean help
 
 help:
 	@echo "make demo    the whole journey on this machine, with a real small model on vLLM"
 	@echo "             (make demo ENGINE=llama.cpp: the small one)"
 	@echo "make test    lint, types, and every test"
-	@echo "make bench   verify, import and fetch against what one would use instead"
+	@echo "make test-long  vLLM and LiteLLM under systemd, from the kit to the removal"
+	@echo "make bench   verify, import, fetch and bring-up against what one would use instead"
 	@echo "make clean   remove .venv, .sealift and caches"
 
 $(VENV)/.demo: pyproject.toml
@@ -61,10 +62,15 @@ test: lint
 	$(call debian,$(TEST_PACKAGES))
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
+test-long: $(VENV)/.dev
+	$(call debian,$(TEST_PACKAGES))
+	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vllm_systemd.py
+
 bench: $(VENV)/.dev
 	$(call debian,$(BENCH_PACKAGES))
 	$(BIN)/python -m tests.bench.bench
 	$(BIN)/python -m tests.bench.fetch
+	$(BIN)/python -m tests.bench.bringup
 
 schemas: $(VENV)/.dev
 	$(BIN)/python -m bundler.format_schemas

@@ -18,7 +18,7 @@ from pathlib import Path
 from airgap import fsio, limits
 from bundler.pack import pyz
 from bundler.pack.kit import pinned_wheels
-from tests.bench import bringup, contestants, payload
+from tests.bench import contestants, payload
 from tests.bench.contestants import Contestant
 from tests.bench.measure import Cost, run
 
@@ -61,7 +61,6 @@ def main() -> None:
     print("\n".join(goals(costs)))
     for left in ("medium", "copy", "host", "verify-host"):
         fsio.remove_tree(work / left)
-    bringup.main(["--work", str(work)])
 
 
 def _arguments() -> argparse.Namespace:
