@@ -56,7 +56,9 @@ class Document:
 
     def __post_init__(self) -> None:
         for f in _fields(type(self)):
-            _check(f.hint, getattr(self, f.name), f.key)
+            value = getattr(self, f.name)
+            if value is not None or not f.optional:
+                _check(f.hint, value, f.key)
         self.validate()
 
     def validate(self) -> None:
@@ -97,6 +99,10 @@ class _Field:
     key: str
     hint: Any
     required: bool
+    # What a lock of 10,000 files asks 70,000 times: whether None will do, and whether the plain
+    # value is taken as it is.
+    optional: bool
+    plain: bool
 
 
 _FIELDS: dict[type, tuple[_Field, ...]] = {}
@@ -115,8 +121,20 @@ def _read_fields(cls: type) -> tuple[_Field, ...]:
         missing = dataclasses.MISSING
         required = f.default is missing and f.default_factory is missing
         key = f.metadata.get("key", f.name.replace("_", "-"))
-        out.append(_Field(f.name, key, hints[f.name], required))
+        hint = hints[f.name]
+        optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+        out.append(_Field(f.name, key, hint, required, optional, _is_plain(hint)))
     return tuple(out)
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether `_build` would hand a value of that hint on as it is."""
+    if get_origin(hint) is Annotated:
+        return _is_plain(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [a for a in get_args(hint) if a is not type(None)]
+        return len(options) == 1 and _is_plain(options[0])
+    return hint in (str, int, bool)
 
 
 def key(name: str, **kwargs: Any) -> Any:
@@ -142,7 +160,7 @@ def _from_dict(cls: type[D], data: Any, where: str) -> D:
     kwargs: dict[str, Any] = {}
     for k, f in fields.items():
         if k in data:
-            kwargs[f.name] = _build(f.hint, data[k], _join(where, k))
+            kwargs[f.name] = data[k] if f.plain else _build(f.hint, data[k], _join(where, k))
         elif f.required:
             raise FormatError("format.missing-key", _join(where, k), "this key is required")
     try:

@@ -6,6 +6,7 @@ NTFS, APFS and ISO 9660 with Joliet, so names that only differ there are refused
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ _INVISIBLE = re.compile(
     "[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e0fff]"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # Microsoft, "Naming Files, Paths, and Namespaces": reserved with any extension.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
 
@@ -32,8 +34,11 @@ def check_path(text: str, where: str) -> None:
         raise FormatError("format.path", where, f"{text[:80]!r} {why}")
 
 
+# The same path is asked for when it is read, when its document is made, and when that is held
+# against its bytes.
+@functools.lru_cache(maxsize=65_536)
 def _path_fault(text: str) -> str | None:
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if _SURROGATE.search(text):
         return "is not valid UTF-8"
     if not text or text.startswith("/") or text != str(PurePosixPath(text)):
         return "is not a plain relative path"
