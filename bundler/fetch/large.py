@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import httpx2
 
 # A journal line for each so many bytes or seconds of a connection: what a kill costs at most.
-_NOTE_BYTES = limits.MIB // 4
+_NOTE_BYTES = 64 * limits.KIB
 _NOTE_SECONDS = 0.25
 # Times a file may change under our hands before that is an error.
 MAX_RESTARTS = 4

@@ -16,6 +16,7 @@ from bundler import storage
 from bundler.cli import cli
 from bundler.digests import blake3_of
 from bundler.lock import make_lock
+from bundler.pack import kit
 from bundler.workspace import Workspace
 from tests.unit.lock.test_local import GGUF
 
@@ -64,6 +65,18 @@ def test_gc_shows_first_and_removes_only_what_nothing_names(workspace: Workspace
     assert os.listdir(workspace.store.blobs) == [keep]
     assert os.listdir(workspace.store.root / "blake3") == [keep]
     assert sorted(os.listdir(partial)) == sorted([f"{keep}.part", f"{keep}.journal", "lock"])
+
+
+def test_gc_leaves_the_wheels_of_the_kit(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = workspace.cache / "kit"
+    sha256 = Workspace(place).store.add_bytes(b"a wheel").sha256
+    stray = workspace.store.add_bytes(b"a wheel").sha256
+    monkeypatch.setattr(kit, "pins", lambda: {"one==1": sha256})
+    assert run(workspace, "gc", "--remove").exit_code == 0
+    assert not workspace.store.blob_path(stray).exists()
+    assert kit.pinned_wheels(place) == [b"a wheel"]
 
 
 def test_gc_removes_nothing_when_a_lock_cannot_be_read(workspace: Workspace) -> None:
