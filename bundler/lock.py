@@ -16,7 +16,7 @@ from airgap.events import Sink, silent
 from airgap.format.artifacts import LockedAdapter, LockedArtifact, LockedImage, LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import Request
-from bundler.fetch.download import Item, Options, fetch
+from bundler.fetch.download import Arrived, Item, Options, fetch, nobody
 from bundler.fetch.images import image_items, lock_image
 from bundler.fetch.models import lock_adapter, lock_model, tree_access
 from bundler.fetch.oci.reference import parse as parse_reference
@@ -68,9 +68,14 @@ def make_lock(
 
 
 def fetch_locked(
-    lock: Lock, workspace: Workspace, sink: Sink = silent, options: Options | None = None
+    lock: Lock,
+    workspace: Workspace,
+    sink: Sink = silent,
+    options: Options | None = None,
+    arrived: Arrived = nobody,
 ) -> None:
     """Bring everything the lock names into the store; what is there already is left alone.
+    `arrived` is called for each file that was fetched, from several threads.
 
     Raises SourceError (`source.*`), IntegrityError, DiskError.
     """
@@ -88,7 +93,7 @@ def fetch_locked(
                 items.append(Item(f.url, f.sha256, f.size, f.path.name, access=access))
             elif not store.has(f.sha256, f.size):
                 raise _gone(f.path.name, f.label)
-    fetch(items, store, sink, options=options)
+    fetch(items, store, sink, options=options, arrived=arrived)
 
 
 def check(request: Request) -> None:

@@ -5,15 +5,17 @@ Every step can be killed and run again; a step whose input did not change gives 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airgap import fsio
 from airgap.errors import FormatError, UsageError
 from airgap.events import Line, Sink, silent
-from airgap.format.artifacts import LockedArtifact
+from airgap.format.artifacts import LockedArtifact, LockedImage, LockedWheels
 from airgap.format.evidence import Coverage, Findings
 from airgap.format.lock import Lock
 from airgap.format.manifest import Manifest
@@ -30,7 +32,10 @@ from bundler.request import read as read_request
 from bundler.workspace import Build, Workspace
 
 if TYPE_CHECKING:
+    from bundler.scan.ahead import Ahead
     from bundler.scan.interface import Stated
+
+_Work = tuple[Hashable, Callable[[], object]]
 
 
 def lock(
@@ -114,6 +119,7 @@ def scan(
     sink: Sink = silent,
     *,
     advisories: Path | None = None,
+    ahead: Ahead | None = None,
 ) -> Build:
     """Look at every file; write findings, coverage, bill of materials, provenance and policy.
 
@@ -137,7 +143,7 @@ def scan(
         )
         for a in found.artifacts
     ]
-    findings, coverage = look(artifacts, sink, known, image_keys=policy.image_keys)
+    findings, coverage = look(artifacts, sink, known, image_keys=policy.image_keys, ahead=ahead)
     build = workspace.build(found.name, found.version)
     fsio.write(build.findings, findings.to_bytes())
     fsio.write(build.coverage, coverage.to_bytes())
@@ -148,6 +154,57 @@ def scan(
     text = f"{len(findings.findings)} findings; {covered} of {len(coverage.files)} files covered"
     sink(Line("scan", text))
     return build
+
+
+def fetch_and_scan(
+    found: Lock,
+    workspace: Workspace,
+    policy: Policy,
+    sink: Sink = silent,
+    *,
+    advisories: Path | None = None,
+    options: Options | None = None,
+) -> Build:
+    """As `fetch`, then `scan`; what is read whole (wheels, layers) is looked at as soon as it is
+    there, while the rest still comes. The same bytes come out."""
+    from bundler.scan.ahead import ahead as looking_ahead
+
+    with looking_ahead() as ahead:
+        works = _early(found, workspace)
+
+        def begin(sha256: str) -> None:
+            for key, work in works.get(sha256, ()):
+                ahead.begin(key, work)
+
+        for sha256 in works:
+            if workspace.store.blob_path(sha256).exists():
+                begin(sha256)
+        fetch_locked(found, workspace, sink, options, lambda _item, d: begin(d.sha256))
+        return scan(found, workspace, policy, sink, advisories=advisories, ahead=ahead)
+
+
+def _early(found: Lock, workspace: Workspace) -> dict[str, list[_Work]]:
+    """What can be found out about single files, by their SHA-256. An image's manifest came into the
+    store when it was locked."""
+    from bundler.scan import image, wheel
+
+    store = workspace.store
+    out: dict[str, list[_Work]] = {}
+    for a in found.artifacts:
+        if isinstance(a, LockedWheels):
+            for f in a.files:
+                blob, name = store.blob_path(f.sha256), f.path.name
+                key, look = (
+                    wheel.key_of(f.sha256, name),
+                    functools.partial(wheel.examine, blob, name),
+                )
+                out.setdefault(f.sha256, []).append((key, look))
+        elif isinstance(a, LockedImage):
+            for sha256, packing in image.packings(store.blob_path(a.digest)).items():
+                layer = image.key_of(sha256, packing)
+                unpack = functools.partial(image.unpack, store.blob_path(sha256), packing)
+                out.setdefault(sha256, []).append((layer, unpack))
+    return out
 
 
 def _stated(artifact: LockedArtifact) -> Stated:

@@ -165,13 +165,14 @@ def build(
     limit_rate: int | None,
     connections: int,
 ) -> None:
-    """Lock, fetch, scan and review REQUEST."""
+    """Lock, fetch, scan and review REQUEST; wheels and layers are scanned while others come."""
     policy, now, workspace = _policy(policy_file), int(time.time()), settings.workspace
     sink, options = settings.sink, chosen(limit_rate, connections)
     with fsio.exclusive(workspace.lock_file, "sealift build"):
         found = pipeline.lock(request, workspace, now, sink, options)
         _locked(found)
-        pipeline.fetch(found, workspace, sink, options)
-        pipeline.scan(found, workspace, policy, sink, advisories=advisories)
+        pipeline.fetch_and_scan(
+            found, workspace, policy, sink, advisories=advisories, options=options
+        )
         packet = pipeline.review(found, workspace, now, sink, replace=replace)
     _reviewed(packet)

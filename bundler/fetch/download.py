@@ -26,7 +26,7 @@ from bundler.fetch.progress import Meter
 from bundler.fetch.ranges import Piece
 from bundler.fetch.small import Batch, fetch_small
 
-__all__ = ["MAX_TRIES", "Access", "Item", "Options", "fetch"]
+__all__ = ["MAX_TRIES", "Access", "Arrived", "Item", "Options", "fetch"]
 
 # Bytes that one read of a connection takes at most.
 _READ_BYTES = limits.MIB
@@ -40,8 +40,8 @@ _STOP_SECONDS = 3.0
 Arrived = Callable[[Item, Digests], None]
 
 
-def _nobody(_item: Item, _digests: Digests) -> None:
-    return None
+def nobody(_item: Item, _digests: Digests) -> None:
+    """For those who do not wait for single files."""
 
 
 def fetch(
@@ -51,15 +51,16 @@ def fetch(
     *,
     options: Options | None = None,
     sleep: Callable[[float], object] | None = None,
-    arrived: Arrived = _nobody,
+    arrived: Arrived = nobody,
 ) -> list[Digests]:
     """Bring every item into the store; what is there already is not asked for again.
 
     Returns digest and size of each, in order. `arrived` is called for each that is fetched, as
-    soon as the store has it. Raises SourceError (`source.unreachable`, `source.http`,
-    `source.redirect`, `source.encoding`, `source.certificate`, `source.changed`), IntegrityError
-    (`source.digest`, `source.size`), DiskError (`disk.full`: what came is kept), HostError
-    `host.busy`. After a failure or a kill the same call goes on with what is missing.
+    soon as the store has it, by the connection that brought it: it must be quick. Raises
+    SourceError (`source.unreachable`, `source.http`, `source.redirect`, `source.encoding`,
+    `source.certificate`, `source.changed`), IntegrityError (`source.digest`, `source.size`),
+    DiskError (`disk.full`: what came is kept), HostError `host.busy`. After a failure or a kill the
+    same call goes on with what is missing.
     """
     found = {i.key: _stored(store, i) for i in items}
     missing = list({i.key: i for i in items if found[i.key] is None}.values())

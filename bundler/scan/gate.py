@@ -15,6 +15,7 @@ from airgap.format.evidence import ChatTemplate, Coverage, Covered, Finding, Fin
 from airgap.format.types import SEVERITIES
 from bundler.scan import bounds
 from bundler.scan.advisories import Advisories, AdvisoryScanner
+from bundler.scan.ahead import Ahead
 from bundler.scan.card import CardScanner
 from bundler.scan.config import ConfigScanner
 from bundler.scan.content import ContentScanner
@@ -104,7 +105,9 @@ class _Outcome:
 
 
 def scanners(
-    advisories: Advisories | None = None, image_keys: Sequence[str] = ()
+    advisories: Advisories | None = None,
+    image_keys: Sequence[str] = (),
+    ahead: Ahead | None = None,
 ) -> tuple[Scanner, ...]:
     """All of them, in the order in which they look. `image_keys`: the policy's, in PEM."""
     return (
@@ -118,8 +121,8 @@ def scanners(
         CardScanner(),
         PlainScanner(),
         ModelscanScanner(),
-        WheelScanner(),
-        ImageScanner(image_keys),
+        WheelScanner(ahead),
+        ImageScanner(image_keys, ahead),
         AdvisoryScanner(advisories),
     )
 
@@ -130,13 +133,15 @@ def scan(
     advisories: Advisories | None = None,
     *,
     image_keys: Sequence[str] = (),
+    ahead: Ahead | None = None,
 ) -> tuple[Findings, Coverage]:
     """Look at all files with all scanners; say which images one of `image_keys` signed.
 
     A file is covered only when the scanners fit for its content read it. A scanner that fails
-    covers nothing of that artifact, hides no finding of another, and raises nothing.
+    covers nothing of that artifact, hides no finding of another, and raises nothing. `ahead`: files
+    that were begun while others still came; it changes no word of what is found.
     """
-    return scan_with(scanners(advisories, image_keys), artifacts, sink)
+    return scan_with(scanners(advisories, image_keys, ahead), artifacts, sink)
 
 
 def scan_with(

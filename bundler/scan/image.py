@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from airgap.errors import FormatError
 from airgap.format import oci
 from airgap.format.evidence import Finding
 from bundler.scan import bounds, layers, signatures, strictjson
+from bundler.scan.ahead import Ahead
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import Fault, finding, shown
 
@@ -30,8 +31,9 @@ class ImageScanner:
 
     name = NAME
 
-    def __init__(self, keys: Sequence[str] = ()) -> None:
+    def __init__(self, keys: Sequence[str] = (), ahead: Ahead | None = None) -> None:
         self._keys = signatures.load_keys(keys)
+        self._ahead = ahead or Ahead()
 
     def version(self) -> str:
         """The check is ours; its number goes up when it refuses more or less."""
@@ -75,7 +77,7 @@ class ImageScanner:
         ]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, len(work))) as pool:
             for subject, found in zip(
-                (w[0] for w in work), pool.map(lambda w: _layer(*w), work), strict=True
+                (w[0] for w in work), pool.map(lambda w: self._layer(*w), work), strict=True
             ):
                 if isinstance(found, Fault):
                     result.findings.append(finding(NAME, subject, found.id, "high", found.message))
@@ -84,6 +86,12 @@ class ImageScanner:
                     result.findings += found
                     result.covered.add(subject.path)
                 on_bytes(subject.size)
+
+    def _layer(self, subject: Subject, packing: str, diff_id: str) -> list[Finding] | Fault:
+        key = key_of(subject.sha256, packing)
+        return _judge(
+            subject, self._ahead.result(key, lambda: unpack(subject.file, packing)), diff_id
+        )
 
     def _referrers(self, own: Subject, by_path: Mapping[str, Subject], result: ScanResult) -> None:
         """Signatures and attestations: sound, and whose they are."""
@@ -144,12 +152,34 @@ def _check_index(index: Subject, own: Subject, config: oci.Config) -> None:
     raise Fault("image.manifest", "index.json does not name this image")
 
 
-def _layer(subject: Subject, packing: str, diff_id: str) -> list[Finding] | Fault:
-    """Findings about a layer, or the Fault that keeps it from being covered."""
+def key_of(sha256: str, packing: str) -> tuple[str, str, str]:
+    """What `unpack` finds is called by these: it depends on nothing else."""
+    return NAME, sha256, packing
+
+
+def unpack(path: Path, packing: str) -> layers.Layer | Fault:
+    """What lies in a layer, or the Fault that keeps it from being covered."""
     try:
-        found = layers.read(subject.file, packing)
+        return layers.read(path, packing)
     except Fault as e:
         return e
+
+
+def packings(manifest: Path) -> dict[str, str]:
+    """How each layer that the manifest names is packed, by SHA-256; none where it is not sound."""
+    try:
+        data = manifest.read_bytes()
+        found = oci.read_manifest(data, oci.media_type_of(data, "", default=oci.OCI_MANIFEST))
+        oci.check_image(found)
+    except (OSError, FormatError):
+        return {}
+    return {layer.sha256: oci.LAYER_TYPES[layer.media_type] for layer in found.layers}
+
+
+def _judge(subject: Subject, found: layers.Layer | Fault, diff_id: str) -> list[Finding] | Fault:
+    """Findings about a layer, or the Fault that keeps it from being covered."""
+    if isinstance(found, Fault):
+        return found
     if found.diff_id != diff_id:
         return Fault("image.diff-id", "unpacked it is not the layer that the configuration names")
     hits = [*found.hits]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from airgap.limits import COPY_CHUNK_BYTES, MAX_COPY_WORKERS
 from bundler.scan import bounds, ziplayout
+from bundler.scan.ahead import Ahead
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.report import Fault, finding, shown
 from bundler.scan.wheelmeta import Hit, Member, Record, check_identity, check_record, parse_record
@@ -38,9 +39,12 @@ class _Contents:
 
 
 class WheelScanner:
-    """Reads every member of every wheel."""
+    """Reads every member of every wheel that `ahead` has not begun to read."""
 
     name = NAME
+
+    def __init__(self, ahead: Ahead | None = None) -> None:
+        self._ahead = ahead or Ahead()
 
     def version(self) -> str:
         """The check is ours; its number goes up when it refuses more or less."""
@@ -53,7 +57,7 @@ class WheelScanner:
         wheels.sort(key=lambda s: (-s.size, str(s.path)))
         result = ScanResult()
         with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_COPY_WORKERS)) as pool:
-            for subject, hits, sound in pool.map(lambda s: _one(s, on_bytes), wheels):
+            for subject, hits, sound in pool.map(lambda s: self._one(s, on_bytes), wheels):
                 if sound:
                     result.covered.add(subject.path)
                 else:
@@ -63,17 +67,24 @@ class WheelScanner:
                     result.findings.append(finding(NAME, subject, id, severity, message, details))
         return result
 
+    def _one(self, subject: Subject, on_bytes: OnBytes) -> tuple[Subject, list[Hit], bool]:
+        key, file, file_name = key_of(subject.sha256, subject.path.name), subject.file, subject.path
+        hits, sound = self._ahead.result(key, lambda: examine(file, file_name.name))
+        on_bytes(subject.size)
+        return subject, hits, sound
 
-def _one(subject: Subject, on_bytes: OnBytes) -> tuple[Subject, list[Hit], bool]:
+
+def key_of(sha256: str, file_name: str) -> tuple[str, str, str]:
+    """What `examine` finds is called by these: it depends on nothing else."""
+    return NAME, sha256, file_name
+
+
+def examine(path: Path, file_name: str) -> tuple[list[Hit], bool]:
     """The hits of one wheel, and whether it is sound."""
     try:
-        hits = list(check(subject.file, subject.path.name))
-        sound = True
+        return list(check(path, file_name)), True
     except Fault as e:
-        hits = [(e.id, "high", e.message, ())]
-        sound = False
-    on_bytes(subject.size)
-    return subject, hits, sound
+        return [(e.id, "high", e.message, ())], False
 
 
 def check(path: Path, file_name: str) -> Iterator[Hit]:
