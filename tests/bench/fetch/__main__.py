@@ -1,6 +1,6 @@
 """Fetching against what anybody would use instead, on this machine.
 
-    python -m tests.bench.fetch [PART ...] [--rounds 3] [--work .sealift/bench-fetch]
+    python -m tests.bench.fetch [PART ...] [--rounds 2] [--work .sealift/bench-fetch]
 
 Each part runs alone too, takes less than two minutes and removes what it made.
 """
@@ -20,7 +20,7 @@ def main() -> None:
     parts = {part.__name__.replace("_", "-"): part for part in ALL}
     parser = argparse.ArgumentParser(prog="fetch", description=__doc__)
     parser.add_argument("part", nargs="*", choices=[*parts, []], help="all when left out")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(".sealift/bench-fetch"))
     args = parser.parse_args()
     work = args.work.absolute()

@@ -31,9 +31,10 @@ MODEL = f'[[model]]\nrepo = "{REPOSITORY}"\nrevision = "main"\n'
 
 @dataclass(frozen=True)
 class Contestant:
-    """`argv` is timed, `prepare` before it is not."""
+    """`argv` is timed, `prepare` before it is not. `folder`: where everything goes."""
 
     name: str
+    folder: Path
     argv: Sequence[str]
     env: Mapping[str, str]
     prepare: Callable[[], None]
@@ -65,13 +66,13 @@ class Home:
 
     def fetch(self) -> Contestant:
         """Every file, checked by both digests, durable."""
-        return Contestant("sealift fetch", self.argv("fetch"), self.env, self.locked)
+        return Contestant("sealift fetch", self.folder, self.argv("fetch"), self.env, self.locked)
 
     def lock_and_fetch(self) -> Contestant:
         """The same from nothing: which files there are is asked too."""
         both = " && ".join(shlex.join(self.argv(c)) for c in ("lock", "fetch"))
         argv = ("sh", "-c", both)
-        return Contestant("sealift lock; fetch", argv, self.env, self.empty)
+        return Contestant("sealift lock; fetch", self.folder, argv, self.env, self.empty)
 
 
 def curl(hub: Hub, work: Path, *, durable: bool = False) -> Contestant:
@@ -81,7 +82,7 @@ def curl(hub: Hub, work: Path, *, durable: bool = False) -> Contestant:
     check = f"{sys.executable} -I {_SHA256} {folder}"
     script = f"curl -sSfL {pairs} && {check}" + (" && sync" if durable else "")
     name = "curl; SHA-256; sync" if durable else "curl; SHA-256"
-    return Contestant(name, ("sh", "-c", script), clean(work), lambda: empty(folder))
+    return Contestant(name, folder, ("sh", "-c", script), clean(work), lambda: empty(folder))
 
 
 def hf_download(hub: Hub, work: Path) -> Contestant:
@@ -97,7 +98,7 @@ def hf_download(hub: Hub, work: Path) -> Contestant:
         HF_HUB_DISABLE_PROGRESS_BARS="1",
     )
     argv = (str(Path(sys.executable).parent / "hf"), "download", REPOSITORY)
-    return Contestant("hf download", argv, env, lambda: empty(home))
+    return Contestant("hf download", home, argv, env, lambda: empty(home))
 
 
 def aria2c(hub: Hub, work: Path) -> Contestant:
@@ -110,7 +111,8 @@ def aria2c(hub: Hub, work: Path) -> Contestant:
         lines.append(f"{hub.url(name)}\n out={name}\n checksum=sha-256={digest}\n")
     fsio.write(listing, "".join(lines).encode())
     argv = ["aria2c", "--no-conf", "-q", "-x8", "-s8", "-j8", f"--input-file={listing}"]
-    return Contestant("aria2c -x8", [*argv, "-d", str(folder)], clean(work), lambda: empty(folder))
+    argv += ["-d", str(folder)]
+    return Contestant("aria2c -x8", folder, argv, clean(work), lambda: empty(folder))
 
 
 def empty(folder: Path) -> None:

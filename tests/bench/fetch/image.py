@@ -50,7 +50,7 @@ def _skopeo(work: Path, host: str) -> Contestant:
     fsio.make_dirs(folder)
     argv = ["skopeo", "--tmpdir", str(work), "copy", "--quiet", "--src-tls-verify=false"]
     argv += [f"docker://{host}/bench/image:1", f"oci:{folder}/image:1"]
-    return Contestant("skopeo copy", argv, clean(work), lambda: empty(folder))
+    return Contestant("skopeo copy", folder, argv, clean(work), lambda: empty(folder))
 
 
 def _made() -> Made:

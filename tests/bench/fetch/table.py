@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from airgap import fsio
 from tests.bench.fetch.contestants import Contestant
 from tests.bench.measure import run
 
@@ -46,9 +47,8 @@ def rounds(group: Sequence[Contestant], count: int, sent: Callable[[], int]) -> 
             row = rows[one.name]
             row.seconds.append(cost.seconds)
             row.sent, row.written, row.stored = sent() - before, cost.written, cost.stored
+            fsio.remove_tree(one.folder)
             say(f"round {number + 1}   {one.name:<22} {cost.seconds:6.2f} s")
-    for one in group:
-        one.prepare()
     return rows
 
 
