@@ -156,11 +156,11 @@ def test_three_commands_and_a_key_from_the_kit_to_an_answer(served: Served) -> N
     host.sh("sh /kit/install.sh /kit/airgap-fingerprints.txt")
     served.airgap(f"trust add /kit/root.json --sha256 {sha256}")
     served.airgap("policy install /kit/policy.json")
-    served.airgap(f"install /media/{NAME}-6.0")
     said = host.sh(f"{TRACE} -o {COMMANDS} {AIRGAP} keys add tests").out
     found = re.search(r"sk-airgap-\S+", said)
     assert found is not None
     served.key = found[0]
+    served.airgap(f"install /media/{NAME}-6.0")
     print("; ".join(str(e["text"]) for e in served.events if "text" in e))
     assert len(host.sh("cat /proc/net/route").out.splitlines()) == 1, "it has a route"
 
