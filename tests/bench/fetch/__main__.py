@@ -2,7 +2,8 @@
 
     python -m tests.bench.fetch [PART ...] [--rounds 2] [--work .sealift/bench-fetch]
 
-Each part runs alone too, takes less than two minutes and removes what it made.
+Each part runs alone too and removes what it made. A part is meant to take less than two minutes on
+a machine that does nothing else; --rounds 1 where it does not.
 """
 
 from __future__ import annotations
