@@ -4,6 +4,7 @@ place where errors become exit codes."""
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from airgap.errors import SealiftError
+
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ def run(group: click.Group, name: str) -> NoReturn:
     except click.ClickException as e:
         sys.exit(_usage(e, as_json=as_json))
     except (click.Abort, KeyboardInterrupt):
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_interrupted(as_json=as_json))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -70,6 +72,17 @@ def _report(e: SealiftError, *, as_json: bool) -> int:
 
     report_error(e, as_json=as_json)
     return e.exit_code
+
+
+def _interrupted(*, as_json: bool) -> int:
+    """As errors are told; 128 and the number of SIGINT, as shells say it."""
+    what, todo = "interrupted", "run the same command again to go on"
+    text = f"{what}; {todo}"
+    if as_json:
+        fields = {"event": "error", "id": what, "what": what, "why": "a signal", "do": todo}
+        text = json.dumps({**fields, "exit": _INTERRUPTED})
+    print(text, file=sys.stderr, flush=True)
+    return _INTERRUPTED
 
 
 def _usage(e: click.ClickException, *, as_json: bool) -> int:

@@ -246,6 +246,7 @@ class Large:
         job, follower = self._job, self._follower
         pace = Pace(job.options.least_rate, job.options.window_seconds, time.monotonic)
         noted, since = piece.at, time.monotonic()
+        begun = piece.at
         try:
             for chunk in response.iter_raw():
                 job.check_stop()
@@ -265,10 +266,15 @@ class Large:
                 if piece.at - noted >= _NOTE_BYTES or now - since >= _NOTE_SECONDS:
                     self._note(piece, noted, follower)
                     noted, since = piece.at, now
+                if piece.at - begun >= limits.WRITEBACK_BYTES:
+                    self.partial.start_writing(begun, piece.at)
+                    begun = piece.at
                 if piece.left <= 0:
                     return
         finally:
             self._note(piece, noted, follower)
+            if piece.at - begun >= limits.MIB:
+                self.partial.start_writing(begun, piece.at)
 
     def _write(self, piece: Piece, chunk: bytes, follower: Follower) -> None:
         self.partial.write(piece.at, chunk)
