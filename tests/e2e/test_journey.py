@@ -55,9 +55,13 @@ def test_skopeo_copies_the_model_out_of_the_bundle(v1: Path, tmp_path: Path) -> 
     assert names <= {p.name for p in (v1 / "blobs/sha256").iterdir()}
 
 
-def test_packing_twice_gives_the_same_bytes(connected: Connected, v1: Path) -> None:
-    connected.sealift("pack", "smollm2", "1.0", "-o", "again")
-    assert snapshot(connected.folder / "again" / "smollm2-1.0") == snapshot(v1)
+@pytest.mark.usefixtures("v1")
+def test_packing_twice_gives_the_same_bytes(connected: Connected) -> None:
+    """Twice here: the officers may have published something since `v1` was packed."""
+    for out in ("once", "again"):
+        connected.sealift("pack", "smollm2", "1.0", "-o", out)
+    once, again = (snapshot(connected.folder / out / "smollm2-1.0") for out in ("once", "again"))
+    assert once == again and len(once) > 10
 
 
 def test_it_answers_in_an_empty_network_namespace(connected: Connected, host: Isolated) -> None:
