@@ -46,7 +46,7 @@ def uninstall(
 
     The caller holds the host's lock. Raises HostError `host.not-staged`, `host.serving`.
     """
-    going = inventory.must_have(paths, name, version)
+    going = _going(paths, name, version)
     active = [h for h in going if inventory.is_active(paths, name, h.version)]
     if active and not stop:
         raise HostError(
@@ -69,8 +69,15 @@ def uninstall(
         services.forget(paths, name, None)
         fsio.remove_tree(paths.name_folder(name))
         fsio.remove_tree(paths.stored / name)
-    _discard_unused(paths)
     return Removed(tuple(h.title for h in going), len(sizes), sum(sizes.values()))
+
+
+def _going(paths: HostPaths, name: str, version: str | None) -> tuple[Holding, ...]:
+    """What is to be removed; nothing, but no error, where a killed run left only the name."""
+    left = paths.name_folder(name).exists() or (paths.stored / name).exists()
+    if version is None and left and not inventory.holdings(paths, name):
+        return ()
+    return inventory.must_have(paths, name, version)
 
 
 def gc(paths: HostPaths, judge: Judge, sink: Sink = silent, *, dry_run: bool = False) -> Removed:
@@ -98,10 +105,12 @@ def gc(paths: HostPaths, judge: Judge, sink: Sink = silent, *, dry_run: bool = F
     return done
 
 
-def _discard_unused(paths: HostPaths) -> None:
-    """Environments and images that no deployment runs from any more."""
+def _discard_unused(paths: HostPaths, leaving: Holding | None = None) -> None:
+    """Environments and images that no deployment runs from any more; `leaving` counts as none."""
     venvs.discard_unused(paths)
-    manifests = [h.manifest for h in inventory.holdings(paths) if h.manifest is not None]
+    gone = leaving and (leaving.name, leaving.version)  # its record may be removed already
+    staying = (h for h in inventory.holdings(paths) if (h.name, h.version) != gone)
+    manifests = [h.manifest for h in staying if h.manifest is not None]
     images = (a for m in manifests for a in m.artifacts if isinstance(a, Image))
     bring.discard_unused(paths, images)
 
@@ -139,7 +148,8 @@ def _append(paths: HostPaths, event: str, data: Mapping[str, str]) -> bool:
 
 
 def _remove(paths: HostPaths, h: Holding, blobs: set[str]) -> None:
-    """`blobs` go while the manifest still says that they belonged to it."""
+    """`blobs` go while the manifest still says that they belonged to it, and so does what it alone
+    ran from: whoever is killed before the folder is gone finishes with the same command."""
     if h.stored_only:
         _remove_blobs(paths, blobs)
         _unlink(paths.stored / h.name / f"{h.version}.json")
@@ -153,6 +163,7 @@ def _remove(paths: HostPaths, h: Holding, blobs: set[str]) -> None:
         if entry != place.manifest:
             fsio.remove_tree(entry)
     _remove_blobs(paths, blobs)
+    _discard_unused(paths, leaving=h)
     fsio.remove_tree(place.folder)
 
 

@@ -274,7 +274,7 @@ def test_purge_that_is_killed_anywhere_is_finished_by_the_same_command(
         needle = f.read(64)
     assert files_with(host.root, needle)
     words = ["uninstall", "smollm2", "--stop", "--purge"]
-    for n in (1, 3, 30):
+    for n in (1, 3, 6, 30):
         inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=unlink"]
         argv = [*inject, "-e", f"inject=unlink:signal=KILL:when={n}", *host.argv(*words)]
         subprocess.run(argv, cwd=host.root.parent, capture_output=True, check=False, timeout=120)
