@@ -3,6 +3,7 @@ and so do the files that share one installed vLLM."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 _TOP = Path(__file__).parent
 # Files that use the `world` of tests/e2e/vllmlab.py: two of them at once would install it twice.
 _VLLM = "test_vllm"
+
+
+def pytest_configure() -> None:
+    """Shells start what runs in the background with SIGINT ignored, and children inherit that: the
+    tests of Ctrl-C need what a terminal gives."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

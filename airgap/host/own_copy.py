@@ -19,6 +19,9 @@ from airgap import fsio, limits
 
 # PEP 552: bytecode that belongs to the source by hash, and is not compared again when it is run.
 _FLAGS = (0b01).to_bytes(4, "little")
+# Later versions of marshal's form write what was interned or is referred to elsewhere in another
+# way, and that depends on what this process did before: the same source, other bytes.
+_MARSHAL_VERSION = 2
 
 
 def keep(archive: Path, copy: Path) -> Path:
@@ -64,4 +67,4 @@ def compiled(archive: bytes) -> bytes:
 def _bytecode(source: bytes, name: str) -> bytes:
     code = compile(source, name, "exec", dont_inherit=True)
     head = importlib.util.MAGIC_NUMBER + _FLAGS + importlib.util.source_hash(source)
-    return head + marshal.dumps(code)
+    return head + marshal.dumps(code, _MARSHAL_VERSION)
