@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?= vllm
-# Processes of pytest: half of the time a test waits for an engine, so one more than there are cores.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n < 3 ? n + 1 : 4)))
 
 # Debian packages: the demo's engines need libgomp1 and libnuma1; the tests also read bundles with
 # skopeo, set clocks back with faketime and look at system calls with strace.
@@ -62,7 +60,7 @@ lint: $(VENV)/.dev
 
 test: lint
 	$(call debian,$(TEST_PACKAGES))
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test-long: $(VENV)/.dev
 	$(call debian,$(TEST_PACKAGES))
