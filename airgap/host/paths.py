@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airgap import fsio
+from airgap.errors import HostError
 
 # A version of this name would collide with the link beside it.
 CURRENT = "current"
@@ -130,6 +131,18 @@ class FrontPaths:
         return self.folder / "front.log"
 
 
+def _one_word(text: str) -> str:
+    """A name or version as somebody typed it: `..` or a path would lead to what is not ours."""
+    if text in ("", ".", "..") or "/" in text or "\0" in text:
+        raise HostError(
+            "host.not-staged",
+            f"{text!r} is not on this host",
+            why="a name or a version is one word, not a path",
+            do="`airgap status` lists what is here",
+        )
+    return text
+
+
 @dataclass(frozen=True)
 class HostPaths:
     """Everything under `root`, which is made absolute."""
@@ -203,10 +216,12 @@ class HostPaths:
         return self.root / "venvs"
 
     def name_folder(self, name: str) -> Path:
-        return self.deployments / name
+        """Raises HostError `host.not-staged` for what is no name but a way out of this root."""
+        return self.deployments / _one_word(name)
 
     def deployment(self, name: str, version: str) -> DeploymentPaths:
-        return DeploymentPaths(self.name_folder(name) / version)
+        """Raises as `name_folder`."""
+        return DeploymentPaths(self.name_folder(name) / _one_word(version))
 
     def front(self, name: str) -> FrontPaths:
         return FrontPaths(self.name_folder(name) / ".front")
