@@ -46,6 +46,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = root / "blobs" / "sha256"
+        # Asked for 10,000 files at a time.
+        self._blobs = str(self.blobs)
         self._incoming = root / "incoming"
 
     def prepare(self) -> None:
@@ -61,7 +63,7 @@ class Store:
     def has(self, sha256: str, size: int) -> bool:
         """Whether a regular file of that name and size is there (its bytes are not read)."""
         try:
-            st = os.lstat(self.blob_path(sha256))
+            st = os.lstat(f"{self._blobs}/{sha256}")
         except FileNotFoundError:
             return False
         return stat.S_ISREG(st.st_mode) and st.st_size == size

@@ -13,13 +13,13 @@ from pathlib import Path
 from airgap import fsio
 from airgap.errors import FormatError, SourceError, UsageError
 from airgap.events import Sink, silent
-from airgap.format.artifacts import LockedAdapter, LockedArtifact, LockedImage, LockedModel
+from airgap.format.artifacts import LockedArtifact, LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import Request
-from bundler.fetch.download import Arrived, Item, Options, fetch, nobody
-from bundler.fetch.images import image_items, lock_image
-from bundler.fetch.models import lock_adapter, lock_model, tree_access
+from bundler.fetch.images import lock_image
+from bundler.fetch.models import lock_adapter, lock_model
 from bundler.fetch.oci.reference import parse as parse_reference
+from bundler.fetch.options import Options
 from bundler.fetch.plain import check_files, lock_files
 from bundler.fetch.wheels import check_requirements, lock_wheels
 from bundler.workspace import Workspace
@@ -65,35 +65,6 @@ def make_lock(
     )
     fsio.write(workspace.build(request.name, request.version).lock, lock.to_bytes())
     return lock
-
-
-def fetch_locked(
-    lock: Lock,
-    workspace: Workspace,
-    sink: Sink = silent,
-    options: Options | None = None,
-    arrived: Arrived = nobody,
-) -> None:
-    """Bring everything the lock names into the store; what is there already is left alone.
-    `arrived` is called for each file that was fetched, from several threads.
-
-    Raises SourceError (`source.*`), IntegrityError, DiskError.
-    """
-    store = workspace.store
-    items = []
-    for artifact in lock.artifacts:
-        if isinstance(artifact, LockedImage):
-            items += image_items(artifact)
-            continue
-        access = None
-        if isinstance(artifact, LockedModel | LockedAdapter):
-            access = tree_access(artifact, store, sink)
-        for f in artifact.files:
-            if f.url is not None:
-                items.append(Item(f.url, f.sha256, f.size, f.path.name, access=access))
-            elif not store.has(f.sha256, f.size):
-                raise _gone(f.path.name, f.label)
-    fetch(items, store, sink, options=options, arrived=arrived)
 
 
 def check(request: Request) -> None:
@@ -196,13 +167,4 @@ def _unfit(e: FormatError) -> SourceError:
         "the source cannot be locked as it is",
         why=f"{e.where}: {e.why}" if e.where else e.why,
         do="rename or exclude those files, then lock again",
-    )
-
-
-def _gone(name: str, label: str) -> SourceError:
-    return SourceError(
-        "source.gone",
-        f"{name} is not in the store",
-        why=f"it was taken from a local source ({label}) when it was locked, not from a URL",
-        do="run `sealift lock` again where that source is",
     )

@@ -1,13 +1,14 @@
 """The connected side's steps, each from files in the workspace to files in the workspace.
 
-Every step can be killed and run again; a step whose input did not change gives the same bytes.
+Every step can be killed and run again; a step whose input did not change gives the same bytes. A
+step imports what it needs when it runs: a fetch with nothing left to fetch is over in less time
+than the imports of a review take.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,22 +17,15 @@ from airgap import fsio
 from airgap.errors import FormatError, UsageError
 from airgap.events import Line, Sink, silent
 from airgap.format.artifacts import LockedArtifact, LockedImage, LockedWheels
-from airgap.format.evidence import Coverage, Findings
 from airgap.format.lock import Lock
-from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
-from airgap.policy import judge_evidence, judge_manifest, refuse
-from bundler.fetch.download import Options
-from bundler.lock import fetch_locked, make_lock
-from bundler.manifest import make_manifest
-from bundler.moved import Moved
-from bundler.moved import find as find_moved
-from bundler.officers import open_packet
-from bundler.officers.repository import TrustRepository
+from bundler.fetch.locked import fetch_locked
+from bundler.fetch.options import Options
 from bundler.request import read as read_request
 from bundler.workspace import Build, Workspace
 
 if TYPE_CHECKING:
+    from bundler.moved import Moved
     from bundler.scan.ahead import Ahead
     from bundler.scan.interface import Stated
 
@@ -46,6 +40,8 @@ def lock(
     options: Options | None = None,
 ) -> Lock:
     """Request file -> lock, written to its build folder."""
+    from bundler.lock import make_lock
+
     request = read_request(path)
     release = _next_release(workspace, request.name)
     return make_lock(
@@ -61,13 +57,18 @@ def lock(
 
 def moved(path: Path, workspace: Workspace, sink: Sink = silent) -> list[Moved]:
     """What the sources of a locked request mean today, held against its lock."""
+    from bundler.moved import find
+
     found = read_lock(path, workspace)
     request = read_request(path)
-    return find_moved(request, found, base=path.parent, workspace=workspace, sink=sink)
+    return find(request, found, base=path.parent, workspace=workspace, sink=sink)
 
 
 def _next_release(workspace: Workspace, name: str) -> int:
     """One more than the newest approved release of that name; 1 for the first."""
+    from airgap.format.manifest import Manifest
+    from bundler.officers.repository import TrustRepository
+
     repository = TrustRepository(workspace.trust)
     newest = 0
     if repository.exists():
@@ -217,6 +218,8 @@ def _stated(artifact: LockedArtifact) -> Stated:
 
 def _tools() -> dict[str, str]:
     """Versions of what decides which bytes are fetched."""
+    import importlib.metadata
+
     return {name: importlib.metadata.version(name) for name in ("sealift", "uv")}
 
 
@@ -224,7 +227,12 @@ def review(
     found: Lock, workspace: Workspace, now: int, sink: Sink = silent, *, replace: bool = False
 ) -> Path:
     """The gate, then the packet for the officers. Raises PolicyError when the gate refuses."""
+    from airgap.format.evidence import Coverage, Findings
+    from airgap.policy import judge_evidence, judge_manifest, refuse
     from bundler.evidence.report import render
+    from bundler.manifest import make_manifest
+    from bundler.officers import open_packet
+    from bundler.officers.repository import TrustRepository
 
     build = workspace.build(found.name, found.version)
     documents = _read_evidence(build)

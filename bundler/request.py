@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from airgap.format.request import Request, TargetRequest
-from bundler import facts, toml_document
+from bundler import toml_document
 
 
 def read(path: Path) -> Request:
@@ -27,6 +27,8 @@ def _target(data: dict[str, Any], base: Path) -> dict[str, Any]:
     written = data.get("target")
     if not isinstance(written, dict) or "facts" not in written:
         return data
+    from bundler import facts
+
     asked = TargetRequest.from_json(written, "target")
     found = facts.read(base / Path(asked.facts or "").expanduser())
     return {**data, "target": facts.target(found, asked).to_json()}

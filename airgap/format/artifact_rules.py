@@ -44,8 +44,8 @@ def check_files(files: Sequence[HasPath]) -> None:
         raise FormatError("format.value", "files", "the artifact has no files")
     if len(files) > limits.MAX_FILES:
         raise FormatError("format.value", "files", f"more than {limits.MAX_FILES} files")
-    paths = [f.path for f in files]
-    if paths != sorted(paths, key=str):
+    paths = [str(f.path) for f in files]
+    if paths != sorted(paths):
         raise FormatError("format.value", "files", "the files are not sorted by path")
     check_unique(paths, "files")
 

@@ -15,8 +15,8 @@ from airgap.errors import FormatError
 
 Json = Any
 
-# Tokens of fixed length only: nothing to backtrack over, so any input takes linear time.
-_BRACKET_OR_QUOTE = re.compile(r'[\[\]{}"]|\\.', re.DOTALL)
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def encode(value: Json) -> bytes:
@@ -41,18 +41,21 @@ def decode(data: bytes, *, max_bytes: int = limits.MAX_DOCUMENT_BYTES) -> Json:
     except UnicodeDecodeError as e:
         raise FormatError("format.json", f"byte {e.start}", "it is not valid UTF-8") from e
     _check_depth(text)
+    # What was UTF-8 holds a surrogate only where an escape writes one.
+    escaped = "\\u" in text
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique,
+            object_pairs_hook=_unique_text if escaped else _unique,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
             parse_int=_bounded_int,
         )
     except json.JSONDecodeError as e:
         raise FormatError("format.json", f"character {e.pos}", e.msg) from e
-    # Strings inside tables were checked as the tables were built; these lie in none.
-    _check_list([value])
+    if escaped:
+        # Strings inside tables were checked as the tables were built; these lie in none.
+        _check_list([value])
     return value
 
 
@@ -66,36 +69,40 @@ def decode_canonical(data: bytes, *, max_bytes: int = limits.MAX_DOCUMENT_BYTES)
 
 def _check_depth(text: str) -> None:
     """Bound nesting before the recursive parser sees it (stdlib leaks RecursionError)."""
+    # Without escapes each quote begins or ends a string: every other part lies in none.
+    outside = "".join(_ESCAPE.sub("", text).split('"')[::2])
     depth = 0
-    in_string = False
-    for match in _BRACKET_OR_QUOTE.finditer(text):
-        found = match.group()
-        if found == '"':
-            in_string = not in_string
-        elif in_string:
-            continue
-        elif found in ("[", "{"):
+    for bracket in outside.encode("utf-8").translate(None, _NO_BRACKETS):
+        if bracket in b"[{":
             depth += 1
             if depth > limits.MAX_JSON_DEPTH:
                 raise FormatError(
                     "format.json", "", f"it nests deeper than {limits.MAX_JSON_DEPTH} levels"
                 )
-        elif found in ("]", "}"):
+        else:
             depth -= 1
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    out: dict[str, Json] = {}
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise FormatError("format.json", key[:80], "this key stands there twice")
+            seen.add(key)
+    return out
+
+
+def _unique_text(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """As `_unique`, where strings may hold lone surrogates."""
     for key, value in pairs:
         _check_text(key)
         if isinstance(value, str):
             _check_text(value)
         elif isinstance(value, list):
             _check_list(value)
-        if key in out:
-            raise FormatError("format.json", key[:80], "this key stands there twice")
-        out[key] = value
-    return out
+    return _unique(pairs)
 
 
 def _check_list(values: list[Json]) -> None:

@@ -10,7 +10,6 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from airgap import limits
 from airgap.errors import FormatError
@@ -38,17 +37,18 @@ def check_path(text: str, where: str) -> None:
 # against its bytes.
 @functools.lru_cache(maxsize=65_536)
 def _path_fault(text: str) -> str | None:
-    if _SURROGATE.search(text):
+    plain = text.isascii()
+    if not plain and _SURROGATE.search(text):
         return "is not valid UTF-8"
-    if not text or text.startswith("/") or text != str(PurePosixPath(text)):
+    parts = text.split("/")
+    if "" in parts or ("." in parts and text != "."):
         return "is not a plain relative path"
     if len(text.encode()) > limits.MAX_PATH_BYTES:
         return f"is longer than {limits.MAX_PATH_BYTES} bytes"
-    if unicodedata.normalize("NFC", text) != text:
+    if not plain and unicodedata.normalize("NFC", text) != text:
         return "is not in Unicode normal form C"
-    if _FORBIDDEN.search(text) or _INVISIBLE.search(text):
+    if _FORBIDDEN.search(text) or (not plain and _INVISIBLE.search(text)):
         return "holds a character that some file system or reader cannot show safely"
-    parts = text.split("/")
     if len(parts) > limits.MAX_PATH_DEPTH:
         return f"is deeper than {limits.MAX_PATH_DEPTH} folders"
     for part in parts:
@@ -61,29 +61,31 @@ def _path_fault(text: str) -> str | None:
     return None
 
 
-def check_unique(paths: Iterable[PurePosixPath], where: str) -> None:
-    """Raise FormatError `format.path` if two paths collide on any file system.
+def check_unique(paths: Iterable[str], where: str) -> None:
+    """Raise FormatError `format.path` if two plain relative paths collide on any file system.
 
     Collision: equal after NFC and case folding, or one is a folder of the other.
     """
-    seen: dict[str, PurePosixPath] = {}
-    folders: dict[str, PurePosixPath] = {}
+    seen: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for path in paths:
         folded = _fold(path)
         if folded in seen or folded in folders:
             other = seen.get(folded) or folders[folded]
             raise FormatError("format.path", where, f"'{path}' and '{other}' collide")
         seen[folded] = path
-        for parent in path.parents:
-            if str(parent) == ".":
-                break
+        parent = path.rpartition("/")[0]
+        while parent:
             key = _fold(parent)
             if key in seen:
                 raise FormatError("format.path", where, f"'{path}' and '{seen[key]}' collide")
             known = folders.setdefault(key, parent)
             if known != parent:
                 raise FormatError("format.path", where, f"'{parent}' and '{known}' collide")
+            parent = parent.rpartition("/")[0]
 
 
-def _fold(path: PurePosixPath) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", str(path)).casefold())
+def _fold(path: str) -> str:
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bundler.fetch.job import Options
+from bundler.fetch.options import Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -19,8 +19,9 @@ from bundler.digests import by_git
 from bundler.fetch import http
 from bundler.fetch.budget import Throttle, check_room
 from bundler.fetch.item import Access, Item
-from bundler.fetch.job import MAX_TRIES, Job, Options, Stopped, persist, wrong
+from bundler.fetch.job import MAX_TRIES, Job, Stopped, persist, wrong
 from bundler.fetch.large import Large
+from bundler.fetch.options import Options
 from bundler.fetch.partial import FOLDER, kept
 from bundler.fetch.progress import Meter
 from bundler.fetch.ranges import Piece

@@ -7,12 +7,9 @@ passwords from ~/.netrc. Credentials go to the origin that they are for and nowh
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import os
-import ssl
 import time
 from collections.abc import Iterator, Mapping
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -148,6 +145,8 @@ def _is_refusal(code: int) -> bool:
 
 
 def _client(connections: int, stall_seconds: float) -> httpx2.Client:
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
     import httpx2
 
     kept = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * connections)
@@ -218,6 +217,8 @@ def _checked(source: Source, response: httpx2.Response) -> httpx2.Response:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait, as a number or as a date (RFC 9110 section 10.2.3)."""
+    import email.utils
+
     text = headers.get("retry-after", "").strip()
     if text.isdecimal():
         return float(text)
@@ -230,6 +231,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _transport(item: Item, e: httpx2.TransportError) -> Exception:
     """Worth another try, but for a certificate that does not hold."""
+    import ssl
+
     cause_of: BaseException | None = e
     while cause_of is not None:
         if isinstance(cause_of, ssl.SSLCertVerificationError):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airgap import limits
 from airgap.errors import IntegrityError
 from airgap.events import Warn
 from airgap.store import Digests, Store
@@ -17,6 +16,7 @@ from bundler.fetch import http
 from bundler.fetch.budget import Throttle
 from bundler.fetch.hashing import Found
 from bundler.fetch.item import Item
+from bundler.fetch.options import Options
 from bundler.fetch.partial import FOLDER
 from bundler.fetch.progress import Meter
 
@@ -30,24 +30,6 @@ MAX_BACKOFF_SECONDS = 45.0
 MAX_PAUSE_SECONDS = 600.0
 # After a connection that did bring something: at once, but not all in the same moment.
 _RESUME_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a fetch goes about it. Sizes in bytes, rates in bytes a second."""
-
-    # Enough to hide latency and caps on single connections, still polite to a public host.
-    connections: int = 8
-    limit_rate: int | None = None
-    # Seconds without one byte until a connection counts as dead.
-    stall_seconds: float = 60.0
-    # Over each window of that many seconds a connection must bring at least this rate.
-    window_seconds: float = 60.0
-    least_rate: float = 1000.0
-    # A file up to this size is fetched in one answer, held in memory until its digest is checked.
-    small_bytes: int = limits.MIB
-    # Files that are cut into ranges at one time: one core each for their digests.
-    large_at_once: int = 2
 
 
 class Stopped(Exception):

@@ -13,8 +13,8 @@ from airgap.format.request import AdapterRequest, ModelRequest
 from airgap.store import Store
 from bundler.fetch import adapter_config, hub, local
 from bundler.fetch.choice import WEIGHTS
-from bundler.fetch.download import Options
-from bundler.fetch.hub_api import Hub, HubAccess
+from bundler.fetch.hub_api import Hub
+from bundler.fetch.options import Options
 from bundler.fetch.tree import Tree, TreeRequest
 
 ADAPTER_CONFIG = PurePosixPath("adapter_config.json")
@@ -73,14 +73,6 @@ def lock_adapter(
         licence=_said("licence", request.licence, tree.licence, sink),
         files=tree.files,
     )
-
-
-def tree_access(locked: LockedModel | LockedAdapter, store: Store, sink: Sink) -> HubAccess | None:
-    """What fetching the missing files of a model or adapter needs: those with addresses are the
-    Hub's. None when nothing is missing, so that nobody looks for a token in vain."""
-    if all(f.url is None or store.has(f.sha256, f.size) for f in locked.files):
-        return None
-    return Hub.find(sink).access(locked.source.partition("/")[2])
 
 
 def _tree(

@@ -5,7 +5,6 @@ A flush to the disk takes milliseconds however little it writes, so many files s
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
@@ -116,6 +115,8 @@ def _sync(path: Path) -> None:
 
 def _sync_file_system(folder: Path) -> bool:
     """syncfs(2), which Python has no name for; False where the C library has none either."""
+    import ctypes
+
     call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if call is None:
         return False

@@ -14,8 +14,9 @@ from airgap.format.request import AdapterRequest, ModelRequest, Request
 from airgap.format.types import Target
 from airgap.store import Store
 from bundler.demo.hub import LocalHub
+from bundler.fetch.locked import fetch_locked
 from bundler.fetch.models import lock_adapter
-from bundler.lock import fetch_locked, make_lock
+from bundler.lock import make_lock
 from bundler.workspace import Workspace
 from tests.unit.fetch.hubs import WEIGHTS, adapter, model, write
 

@@ -17,8 +17,9 @@ from airgap.format.types import Target
 from bundler.demo.hub import LocalHub
 from bundler.demo.hub_tree import git_blob_id, pointer_text
 from bundler.fetch.hub_api import DEFAULT_ENDPOINT, Hub
+from bundler.fetch.locked import fetch_locked
 from bundler.fetch.models import lock_model
-from bundler.lock import fetch_locked, make_lock
+from bundler.lock import make_lock
 from bundler.workspace import Workspace
 from tests.unit.fetch.hubs import CARD, GGUF, TOKEN, WEIGHTS, model, write
 

@@ -13,7 +13,8 @@ from airgap.format.lock import Lock
 from airgap.format.request import ImageRequest, ModelRequest, Request, WheelsRequest
 from airgap.format.types import Check, Serve, Target
 from bundler.digests import blake3_of
-from bundler.lock import fetch_locked, make_lock
+from bundler.fetch.locked import fetch_locked
+from bundler.lock import make_lock
 from bundler.workspace import Workspace
 from tests.unit.fetch.wheel_maker import make_wheel
 from tests.unit.lock.test_local import GGUF, SAFETENSORS
