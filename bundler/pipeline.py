@@ -7,11 +7,9 @@ than the imports of a review take.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airgap import fsio
 from airgap.errors import FormatError, UsageError
@@ -28,8 +26,7 @@ if TYPE_CHECKING:
     from bundler.moved import Moved
     from bundler.scan.ahead import Ahead
     from bundler.scan.interface import Stated
-
-_Work = tuple[Hashable, Callable[[], object]]
+    from bundler.scan.memory import Memory, Task
 
 
 def lock(
@@ -120,15 +117,18 @@ def scan(
     sink: Sink = silent,
     *,
     advisories: Path | None = None,
+    afresh: bool = False,
     ahead: Ahead | None = None,
 ) -> Build:
     """Look at every file; write findings, coverage, bill of materials, provenance and policy.
 
-    `advisories`: a folder of OSV advisories that the wheels are held against.
+    `advisories`: a folder of OSV advisories that the wheels are held against. `afresh`: read again
+    what these scanners found sound before.
     """
     from bundler.evidence.bom import make_bom
     from bundler.evidence.provenance import make_provenance
     from bundler.scan.advisories import read as read_advisories
+    from bundler.scan.ahead import Ahead
     from bundler.scan.gate import ScanArtifact, ScanFile
     from bundler.scan.gate import scan as look
 
@@ -144,6 +144,7 @@ def scan(
         )
         for a in found.artifacts
     ]
+    ahead = ahead or Ahead(_memory(workspace, afresh=afresh))
     findings, coverage = look(artifacts, sink, known, image_keys=policy.image_keys, ahead=ahead)
     build = workspace.build(found.name, found.version)
     fsio.write(build.findings, findings.to_bytes())
@@ -153,6 +154,8 @@ def scan(
     fsio.write(build.policy, policy.to_bytes())
     covered = sum(c.verdict == "covered" for c in coverage.files)
     text = f"{len(findings.findings)} findings; {covered} of {len(coverage.files)} files covered"
+    if ahead.remembered:
+        text += f"; {ahead.remembered} wheels and layers as these scanners found them before"
     sink(Line("scan", text))
     return build
 
@@ -164,47 +167,49 @@ def fetch_and_scan(
     sink: Sink = silent,
     *,
     advisories: Path | None = None,
+    afresh: bool = False,
     options: Options | None = None,
 ) -> Build:
     """As `fetch`, then `scan`; what is read whole (wheels, layers) is looked at as soon as it is
     there, while the rest still comes. The same bytes come out."""
     from bundler.scan.ahead import ahead as looking_ahead
 
-    with looking_ahead() as ahead:
-        works = _early(found, workspace)
+    with looking_ahead(_memory(workspace, afresh=afresh)) as ahead:
+        tasks = _early(found, workspace)
 
         def begin(sha256: str) -> None:
-            for key, work in works.get(sha256, ()):
-                ahead.begin(key, work)
+            for task in tasks.get(sha256, ()):
+                ahead.begin(task)
 
-        for sha256 in works:
+        for sha256 in tasks:
             if workspace.store.blob_path(sha256).exists():
                 begin(sha256)
         fetch_locked(found, workspace, sink, options, lambda _item, d: begin(d.sha256))
         return scan(found, workspace, policy, sink, advisories=advisories, ahead=ahead)
 
 
-def _early(found: Lock, workspace: Workspace) -> dict[str, list[_Work]]:
+def _memory(workspace: Workspace, *, afresh: bool) -> Memory | None:
+    from bundler.scan.memory import Memory
+
+    return None if afresh else Memory(workspace.memory)
+
+
+def _early(found: Lock, workspace: Workspace) -> dict[str, list[Task[Any]]]:
     """What can be found out about single files, by their SHA-256. An image's manifest came into the
     store when it was locked."""
     from bundler.scan import image, wheel
 
     store = workspace.store
-    out: dict[str, list[_Work]] = {}
+    out: dict[str, list[Task[Any]]] = {}
     for a in found.artifacts:
         if isinstance(a, LockedWheels):
             for f in a.files:
-                blob, name = store.blob_path(f.sha256), f.path.name
-                key, look = (
-                    wheel.key_of(f.sha256, name),
-                    functools.partial(wheel.examine, blob, name),
-                )
-                out.setdefault(f.sha256, []).append((key, look))
+                task = wheel.task(f.sha256, store.blob_path(f.sha256), f.path.name)
+                out.setdefault(f.sha256, []).append(task)
         elif isinstance(a, LockedImage):
             for sha256, packing in image.packings(store.blob_path(a.digest)).items():
-                layer = image.key_of(sha256, packing)
-                unpack = functools.partial(image.unpack, store.blob_path(sha256), packing)
-                out.setdefault(sha256, []).append((layer, unpack))
+                layer = image.task(sha256, store.blob_path(sha256), packing)
+                out.setdefault(sha256, []).append(layer)
     return out
 
 

@@ -115,6 +115,11 @@ class Workspace:
         return self.home / "cache"
 
     @property
+    def memory(self) -> Path:
+        """What scanners found in files before, by their SHA-256: see bundler.scan.memory."""
+        return self.cache / "scanned"
+
+    @property
     def uv_cache(self) -> Path:
         """uv's cache of index pages and metadata."""
         return self.cache / "uv"

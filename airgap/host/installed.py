@@ -37,12 +37,14 @@ _RECORD = re.compile(r"[^/]+\.dist-info/RECORD")
 
 @dataclass
 class _Check:
-    """One run: what was found wrong, and the blobs whose bytes are right."""
+    """One run: what was found wrong, the blobs whose bytes are right, and what lies in environments
+    that were read already: versions share them."""
 
     paths: HostPaths
     sink: Sink
     wrong: list[str] = field(default_factory=list)
     right: set[str] = field(default_factory=set)
+    measured: dict[Path, dict[str, str]] = field(default_factory=dict)
 
     def say(self, what: str) -> None:
         self.wrong.append(what)
@@ -68,8 +70,9 @@ def verify_installed(paths: HostPaths, sink: Sink = silent) -> None:
             "installed.changed",
             f"{len(check.wrong)} things on this host are not as they were approved",
             why="\n".join(check.wrong[:_SHOWN] + rest),
-            do="find out who changed them; `airgap uninstall NAME VERSION`, then install its "
-            "bundle again: the import replaces damaged blobs",
+            do="find out who changed them; `airgap uninstall NAME VERSION` of every version named "
+            "here (versions share environments), then install its bundle again: the import "
+            "replaces damaged blobs",
         )
     sink(Line("verified", f"{len(check.right)} blobs, {len(everything)} installed"))
 
@@ -167,7 +170,7 @@ def _check_venv(
     if listed is None:
         check.say(f"{title}: {place.sums.relative_to(root)} is missing")
         return
-    found = seal.measure(place.venv)
+    found = _measured(check, place.venv)
     expected = listed[1]
     if listed[0] not in (deployment.record.environment, deployment.record.gateway):
         check.say(f"{title}: {place.sums.relative_to(root)} is not the one that was made")
@@ -185,6 +188,13 @@ def _check_venv(
             else "has other bytes or is gone"
         )
         check.say(f"{title}: {(place.venv / name).relative_to(root)} {how}")
+
+
+def _measured(check: _Check, venv: Path) -> dict[str, str]:
+    real = venv.resolve()
+    if real not in check.measured:
+        check.measured[real] = seal.measure(real)
+    return check.measured[real]
 
 
 def _recorded(check: _Check, place: DeploymentPaths, wheels: Wheels) -> Iterator[tuple[str, str]]:

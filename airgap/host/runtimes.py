@@ -21,10 +21,12 @@ from airgap.host.paths import DeploymentPaths, HostPaths
 
 @dataclass(frozen=True)
 class Made:
-    """What made it, in words for the deployment's record."""
+    """What made it, in words for the deployment's record, and the SHA-256 of the environment's list
+    of checksums, where there is one."""
 
     python: str
     installer: str
+    sums: str | None = None
 
 
 class Runtime(Protocol):
@@ -80,8 +82,8 @@ class VenvRuntime:
         """The environment."""
         assert self._chosen is not None  # noqa: S101 - `choose` comes first
         python, installer = self._chosen
-        label = venv.build(place, manifest.wheels_to_serve(), python, installer, sink)
-        return Made(f"{manifest.target.python} {python}"[:300], label)
+        done = venv.build(place, manifest.wheels_to_serve(), python, installer, sink)
+        return Made(f"{manifest.target.python} {python}"[:300], done.installer, done.sums)
 
     def renew(self, manifest: Manifest, sink: Sink) -> None:
         """Nothing of it lies elsewhere."""

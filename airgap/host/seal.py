@@ -1,7 +1,8 @@
 """The environment's own list of checksums, made when it was complete: `sha256sum -c` reads it.
 
 Wheels say in RECORD what they install, but not what an installer adds: bytecode, scripts, links.
-The list covers every file; its SHA-256 stands in the deployment's record and in the ledger.
+The list covers every file; its SHA-256 stands in the records of the environment and of each
+deployment that uses it, and in the ledger.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from airgap.store import hash_file
 _LINK = "link:"
 
 
-def make(place: DeploymentPaths) -> str:
-    """Write the list of the environment that lies there; returns its SHA-256."""
-    found = measure(place.venv)
+def make(venv: Path, sums: Path) -> str:
+    """Write the list of the environment `venv` to `sums`; returns its SHA-256."""
+    found = measure(venv)
     text = "".join(f"{digest}  venv/{path}\n" for path, digest in sorted(found.items()))
-    fsio.write(place.sums, text.encode(), 0o444)
+    fsio.write(sums, text.encode(), 0o444)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ from airgap.events import Line, Sink, silent
 from airgap.format import chat_template
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
-from airgap.host import interpreter, seal, venv
+from airgap.host import interpreter, venv
 from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record, trees
 from airgap.host.engines.registry import engine_for
 from airgap.host.gateway import service as gateway
@@ -184,7 +184,6 @@ def _seal(
     place: DeploymentPaths, manifest: Manifest, digest: str, made: Made, gateway_sums: str | None
 ) -> None:
     """The record last: all before it is fsynced, the environment by its own builder."""
-    environment = seal.make(place) if place.venv.is_dir() else None
     record = DeploymentRecord(
         name=manifest.name,
         version=manifest.version,
@@ -193,7 +192,7 @@ def _seal(
         python=made.python,
         installer=made.installer,
         staged=int(time.time()),
-        environment=environment,
+        environment=made.sums,
         gateway=gateway_sums,
     )
     fsio.write(place.record, record.to_bytes(), 0o444)

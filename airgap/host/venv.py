@@ -20,7 +20,7 @@ from airgap.errors import HostError, IntegrityError
 from airgap.events import Line, Sink, Warn
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.artifacts import Wheels
-from airgap.host import environment, interpreter, venvs
+from airgap.host import environment, interpreter, seal, venvs
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.venvs import Environment, EnvironmentPaths
 
@@ -80,11 +80,11 @@ def is_built(paths: HostPaths, wheels: Wheels, python: str) -> bool:
 
 def build(
     paths: DeploymentPaths, wheels: Wheels, python: Path, installer: Installer, sink: Sink
-) -> str:
+) -> Environment:
     """Give the deployment an environment of the wheels linked in `wheels/`, made with `python`:
     the one that another deployment has already, when the wheels are the same.
 
-    Returns what installed it. The caller holds the host's lock. Raises IntegrityError
+    Returns its record. The caller holds the host's lock. Raises IntegrityError
     `venv.hash-mismatch` (exit 3), HostError `host.venv-missing`, `host.wheel-unfit`,
     `host.venv-failed` (exit 7).
     """
@@ -99,7 +99,11 @@ def build(
         _build(paths, shared, listing, python, installer, sink)
         os.sync()  # an installer fsyncs nothing
         found = Environment(
-            key=key, python=str(python)[:300], installer=installer.label, built=int(time.time())
+            key=key,
+            python=str(python)[:300],
+            installer=installer.label,
+            built=int(time.time()),
+            sums=seal.make(shared.venv, shared.sums),
         )
         fsio.write(shared.record, found.to_bytes(), 0o444)
         took = f"in {time.monotonic() - begun:.1f} s with {installer.label}"
@@ -107,7 +111,7 @@ def build(
         took = "are installed already, with another version"
     venvs.link(paths, shared)
     sink(Line("venv", f"{len(wheels.files)} wheels {took}"))
-    return found.installer
+    return found
 
 
 def _build(

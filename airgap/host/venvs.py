@@ -25,14 +25,15 @@ _KEY_CHARS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Document):
-    """`key` is the SHA-256 of Python's version and the requirements file; `installer` and `python`
-    are for people."""
+    """`key` is the SHA-256 of Python's version and the requirements file, `sums` that of the list
+    of checksums made when it was complete; `installer` and `python` are for people."""
 
     schema: Annotated[str, Choice(("sealift.environment/1",))] = "sealift.environment/1"
     key: Sha256
     python: Line
     installer: Line
     built: Seconds
+    sums: Sha256
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class EnvironmentPaths:
     @property
     def requirements(self) -> Path:
         return self.folder / "requirements.txt"
+
+    @property
+    def sums(self) -> Path:
+        """SHA-256 of every file of `venv`: see airgap.host.seal."""
+        return self.folder / "venv.sums"
 
     @property
     def record(self) -> Path:
@@ -77,7 +83,11 @@ def complete(place: EnvironmentPaths, key: str) -> Environment | None:
 
 
 def link(place: DeploymentPaths, shared: EnvironmentPaths) -> None:
-    """Have the deployment use `shared`; the link is relative, so the root may be moved."""
+    """Have the deployment use `shared`; the link is relative, so the root may be moved. The list
+    of checksums is the first one: what was changed since then is not measured into a new one."""
+    with fsio.disk_errors(f"reading {shared.sums}"):
+        listed = shared.sums.read_bytes()
+    fsio.write(place.sums, listed, 0o444)
     fsio.symlink(os.path.relpath(shared.venv, place.folder), place.venv)
 
 

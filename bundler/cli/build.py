@@ -28,6 +28,11 @@ _ADVISORIES = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A folder of OSV advisories in JSON; wheels that one names are refused.",
 )
+_AFRESH = click.option(
+    "--afresh",
+    is_flag=True,
+    help="Read every wheel and layer again, those too that these scanners found sound before.",
+)
 _REPLACE = click.option(
     "--replace", is_flag=True, help="Give up the open packet; its version is never used again."
 )
@@ -113,9 +118,14 @@ Example:
 @_REQUEST
 @_POLICY
 @_ADVISORIES
+@_AFRESH
 @click.pass_obj
 def scan(
-    settings: Settings, request: Path, policy_file: Path | None, advisories: Path | None
+    settings: Settings,
+    request: Path,
+    policy_file: Path | None,
+    advisories: Path | None,
+    afresh: bool,
 ) -> None:
     """Look at every file of REQUEST; write findings and the coverage ledger."""
     found = pipeline.read_lock(request, settings.workspace)
@@ -126,6 +136,7 @@ def scan(
             _policy(policy_file),
             settings.sink,
             advisories=advisories,
+            afresh=afresh,
         )
     _say("findings", str(build.findings))
     _say("next", f"sealift review {request}")
@@ -153,6 +164,7 @@ Example:
 @_REQUEST
 @_POLICY
 @_ADVISORIES
+@_AFRESH
 @_REPLACE
 @link_options
 @click.pass_obj
@@ -161,6 +173,7 @@ def build(
     request: Path,
     policy_file: Path | None,
     advisories: Path | None,
+    afresh: bool,
     replace: bool,
     limit_rate: int | None,
     connections: int,
@@ -172,7 +185,13 @@ def build(
         found = pipeline.lock(request, workspace, now, sink, options)
         _locked(found)
         pipeline.fetch_and_scan(
-            found, workspace, policy, sink, advisories=advisories, options=options
+            found,
+            workspace,
+            policy,
+            sink,
+            advisories=advisories,
+            afresh=afresh,
+            options=options,
         )
         packet = pipeline.review(found, workspace, now, sink, replace=replace)
     _reviewed(packet)

@@ -7,10 +7,12 @@ publisher (signatures, registry), and the host runs them without privileges or a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from airgap.errors import FormatError
 from airgap.format import oci
@@ -18,6 +20,7 @@ from airgap.format.evidence import Finding
 from bundler.scan import bounds, layers, signatures, strictjson
 from bundler.scan.ahead import Ahead
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
+from bundler.scan.memory import Task
 from bundler.scan.report import Fault, finding, shown
 
 NAME = "image"
@@ -88,10 +91,8 @@ class ImageScanner:
                 on_bytes(subject.size)
 
     def _layer(self, subject: Subject, packing: str, diff_id: str) -> list[Finding] | Fault:
-        key = key_of(subject.sha256, packing)
-        return _judge(
-            subject, self._ahead.result(key, lambda: unpack(subject.file, packing)), diff_id
-        )
+        found = self._ahead.result(task(subject.sha256, subject.file, packing))
+        return _judge(subject, found, diff_id)
 
     def _referrers(self, own: Subject, by_path: Mapping[str, Subject], result: ScanResult) -> None:
         """Signatures and attestations: sound, and whose they are."""
@@ -152,9 +153,20 @@ def _check_index(index: Subject, own: Subject, config: oci.Config) -> None:
     raise Fault("image.manifest", "index.json does not name this image")
 
 
-def key_of(sha256: str, packing: str) -> tuple[str, str, str]:
-    """What `unpack` finds is called by these: it depends on nothing else."""
-    return NAME, sha256, packing
+def task(sha256: str, file: Path, packing: str) -> Task[layers.Layer | Fault]:
+    """Looking at one layer: what `unpack` finds depends on its bytes and its packing alone."""
+    return Task((NAME, sha256, packing), lambda: unpack(file, packing), _kept, _back)
+
+
+def _kept(found: layers.Layer | Fault) -> dict[str, Any] | None:
+    return None if isinstance(found, Fault) else dataclasses.asdict(found)
+
+
+def _back(said: Any) -> layers.Layer:
+    hits = [(str(i), str(s), str(m)) for i, s, m in said["hits"]]
+    setuid = [str(name) for name in said["setuid"]]
+    counts = int(said["size"]), int(said["members"])
+    return layers.Layer(str(said["diff_id"]), *counts, setuid=setuid, hits=hits)
 
 
 def unpack(path: Path, packing: str) -> layers.Layer | Fault:

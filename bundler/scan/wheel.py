@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from airgap.limits import COPY_CHUNK_BYTES, MAX_COPY_WORKERS
 from bundler.scan import bounds, ziplayout
 from bundler.scan.ahead import Ahead
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
+from bundler.scan.memory import Task
 from bundler.scan.report import Fault, finding, shown
 from bundler.scan.wheelmeta import Hit, Member, Record, check_identity, check_record, parse_record
 from bundler.scan.wheelstart import starts_by_itself
@@ -68,15 +70,23 @@ class WheelScanner:
         return result
 
     def _one(self, subject: Subject, on_bytes: OnBytes) -> tuple[Subject, list[Hit], bool]:
-        key, file, file_name = key_of(subject.sha256, subject.path.name), subject.file, subject.path
-        hits, sound = self._ahead.result(key, lambda: examine(file, file_name.name))
+        hits, sound = self._ahead.result(task(subject.sha256, subject.file, subject.path.name))
         on_bytes(subject.size)
         return subject, hits, sound
 
 
-def key_of(sha256: str, file_name: str) -> tuple[str, str, str]:
-    """What `examine` finds is called by these: it depends on nothing else."""
-    return NAME, sha256, file_name
+def task(sha256: str, file: Path, file_name: str) -> Task[tuple[list[Hit], bool]]:
+    """Looking at one wheel: what `examine` finds depends on its bytes and its name alone."""
+    return Task((NAME, sha256, file_name), lambda: examine(file, file_name), _kept, _back)
+
+
+def _kept(found: tuple[list[Hit], bool]) -> list[Hit] | None:
+    hits, sound = found
+    return hits if sound else None
+
+
+def _back(said: Any) -> tuple[list[Hit], bool]:
+    return [(str(i), str(s), str(m), tuple(map(str, details))) for i, s, m, details in said], True
 
 
 def examine(path: Path, file_name: str) -> tuple[list[Hit], bool]:

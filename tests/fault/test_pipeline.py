@@ -19,6 +19,7 @@ from bundler import pipeline
 from bundler.fetch.download import Options
 from bundler.scan import wheel
 from bundler.scan.ahead import Ahead
+from bundler.scan.memory import Task
 from bundler.scan.wheelmeta import Hit
 from bundler.workspace import Workspace
 from tests.fault.web import File, Request, Web, serving, status
@@ -124,9 +125,10 @@ def test_what_failed_ahead_is_done_by_who_asks() -> None:
             raise OSError("not yet")
         return "found"
 
-    ahead.begin("key", work)
-    ahead.begin("key", work)
-    assert ahead.result("key", work) == "found"
+    task = Task(("scanner", "sha256", "name"), work, str, str)
+    ahead.begin(task)
+    ahead.begin(task)
+    assert ahead.result(task) == "found"
     assert calls[-1] == threading.current_thread().name
-    assert ahead.result("other", lambda: 7) == 7
+    assert ahead.result(Task(("scanner", "sha256", "other"), lambda: 7, int, int)) == 7
     ahead.close()

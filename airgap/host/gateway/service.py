@@ -11,7 +11,7 @@ from airgap.errors import ServingError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry, Serve
-from airgap.host import endpoint, logs, loopback, seal, smoke, venv
+from airgap.host import endpoint, logs, loopback, smoke, venv
 from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import litellm, tls
@@ -40,8 +40,7 @@ def stage(
     for folder in (place.gateway.run, place.gateway.logs):
         fsio.make_dirs(folder, 0o700)
     link((place.gateway.wheels / f.path, f) for f in wheels.files)
-    venv.build(place.gateway, wheels, python, installer, sink)
-    return seal.make(place.gateway)
+    return venv.build(place.gateway, wheels, python, installer, sink).sums
 
 
 def main(paths: HostPaths, name: str, version: str) -> int:

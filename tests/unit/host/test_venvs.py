@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from airgap import fsio, limits
+from airgap.errors import IntegrityError
 from airgap.events import Event, Line, Warn
 from airgap.format.manifest import Manifest
-from airgap.host import deployment, preflight, remove, stage, venv, venvs
+from airgap.host import deployment, installed, preflight, remove, stage, venv, venvs
 from airgap.host.engines import llama_cpp
 from airgap.host.paths import HostPaths
 from tests.unit.host.parts import PROGRAM, UV, digest_of, make_manifest, wheel_bytes
@@ -53,6 +54,16 @@ def test_another_wheel_of_the_same_name_gets_another(paths: HostPaths) -> None:
     assert len(environments(paths)) == 2
     programs = [llama_cpp.find_program(d.paths.venv).read_bytes() for d in (first, second)]
     assert programs == [PROGRAM, PROGRAM + b"# changed\n"]
+
+
+def test_what_was_changed_in_between_is_not_sealed_with_the_next_version(paths: HostPaths) -> None:
+    first, _ = put(paths, make_manifest(paths, "1"))
+    llama_cpp.find_program(first.paths.venv).write_bytes(PROGRAM + b"# another's\n")
+    second, _ = put(paths, make_manifest(paths, "2", models=("other.gguf",)))
+    assert second.record.environment == first.record.environment
+    with pytest.raises(IntegrityError) as e:
+        installed.verify_installed(paths)
+    assert "tiny 1: " in (e.value.why or "") and "tiny 2: " in (e.value.why or "")
 
 
 @pytest.mark.parametrize("uv", [UV, None])
@@ -140,6 +151,7 @@ def test_gateways_environment_counts_as_used(paths: HostPaths) -> None:
     assert gateway.venvs == done.paths.venvs == paths.venvs
     shared = venvs.EnvironmentPaths(paths.venvs / "abc")
     fsio.make_dirs(shared.venv)
+    fsio.write(shared.sums, b"")
     assert venvs.unused(paths) == (shared.folder,)
     venvs.link(gateway, shared)
     assert venvs.unused(paths) == ()
