@@ -61,15 +61,16 @@ prompt = "{prompt}"
 expect = "^"
 max-tokens = 4
 """
-# What transformers says on the same files, token by token.
+# What transformers says on the same files, token by token; one line for each folder.
 ORACLE = """\
 import sys, torch, transformers as t
-folder, prompt = sys.argv[1:3]
-tokens = t.AutoTokenizer.from_pretrained(folder)
-model = t.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-asked = tokens(prompt, return_tensors="pt")
-said = model.generate(**asked, max_new_tokens=4, do_sample=False, pad_token_id=2)
-print(*said[0][asked["input_ids"].shape[1]:].tolist())
+prompt, *folders = sys.argv[1:]
+for folder in folders:
+    tokens = t.AutoTokenizer.from_pretrained(folder)
+    model = t.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    asked = tokens(prompt, return_tensors="pt")
+    said = model.generate(**asked, max_new_tokens=4, do_sample=False, pad_token_id=2)
+    print(*said[0][asked["input_ids"].shape[1]:].tolist())
 """
 
 
@@ -80,14 +81,16 @@ class Makers:
     python: Path
     env: dict[str, str]
 
-    def make(self, kind: str, folder: Path) -> None:
+    def make(self, folders: dict[str, Path]) -> None:
         script = PROJECT / "tests" / "standins" / "make.py"
-        subprocess.run([self.python, script, kind, folder], check=True, env=self.env)
+        words = [word for pair in folders.items() for word in pair]
+        subprocess.run([self.python, script, *words], check=True, env=self.env)
 
-    def says(self, folder: Path) -> list[int]:
-        argv = [self.python, "-c", ORACLE, folder, PROMPT]
+    def say(self, folders: dict[str, Path]) -> dict[str, list[int]]:
+        argv = [self.python, "-c", ORACLE, PROMPT, *folders.values()]
         done = subprocess.run(argv, check=True, env=self.env, stdout=subprocess.PIPE, text=True)
-        return [int(token) for token in done.stdout.split()]
+        lines = done.stdout.splitlines()
+        return {k: list(map(int, x.split())) for k, x in zip(folders, lines, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +102,26 @@ def makers(world: World, tmp_path_factory: pytest.TempPathFactory) -> Makers:
 
 
 @pytest.fixture(scope="module")
-def hub(makers: Makers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    """The stand-ins, served as a Hub does."""
+def standins(makers: Makers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of each."""
     top = tmp_path_factory.mktemp("standins")
+    folders = {kind: top / kind for kind in KINDS}
+    makers.make(folders)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def expected(makers: Makers, standins: dict[str, Path]) -> dict[str, list[int]]:
+    """The first tokens that transformers says, by kind."""
+    return makers.say(standins)
+
+
+@pytest.fixture(scope="module")
+def hub(standins: dict[str, Path]) -> Iterator[LocalHub]:
+    """The stand-ins, served as a Hub does."""
     with LocalHub() as made, pytest.MonkeyPatch.context() as m:
-        for kind in KINDS:
-            makers.make(kind, top / kind)
-            made.repository(f"standin/{kind}").add(top / kind)
+        for kind, folder in standins.items():
+            made.repository(f"standin/{kind}").add(folder)
         m.setenv("HF_ENDPOINT", made.endpoint)
         m.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
         yield made
@@ -126,8 +142,9 @@ def bundle(desk: VllmConnected, kind: str, port: int) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("hub")
 def test_architecture_answers_after_the_full_journey(
-    kind: str, world: World, hub: LocalHub, makers: Makers
+    kind: str, world: World, expected: dict[str, list[int]]
 ) -> None:
     port, name = free_port(), f"standin-{kind}"
     world.host.airgap("stop", "smollm2")
@@ -136,5 +153,4 @@ def test_architecture_answers_after_the_full_journey(
     # Ids and not text: what random weights say need not be whole characters.
     reply = world.host.post(port, "completions", **body, return_token_ids=True)["choices"][0]
     world.host.airgap("stop", name)
-    model = world.host.root / "deployments" / name / "1" / "model"
-    assert reply["token_ids"] == makers.says(model)
+    assert reply["token_ids"] == expected[kind]

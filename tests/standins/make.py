@@ -3,7 +3,7 @@
 Run by a Python that has torch and transformers (the one of the engine's own wheels), never by the
 test process itself:
 
-    python make.py KIND FOLDER
+    python make.py KIND FOLDER [KIND FOLDER ...]
 
 Each is what its publisher's repository looks like in names and formats: config.json, safetensors
 with an index where there are shards, tokenizer.json with its chat template, a model card.
@@ -115,28 +115,16 @@ def card(kind: str, folder: Path) -> None:
     (folder / "LICENSE").write_text("A stand-in; no rights to anything are meant.\n", "utf-8")
 
 
-def adapter(base: Path, folder: Path, base_repo: str) -> None:
-    """A LoRA adapter for `base` that changes what it says; made by peft."""
-    import peft
-
-    torch.manual_seed(1)
-    loaded = t.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = peft.LoraConfig(r=8, lora_alpha=64, target_modules=["q_proj", "v_proj"])
-    made = peft.get_peft_model(loaded, config)
-    for name, parameter in made.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    made.peft_config["default"].base_model_name_or_path = base_repo
-    made.save_pretrained(folder)
-
-
 def main() -> None:
-    """Make one repository."""
-    kind, folder = sys.argv[1], Path(sys.argv[2])
+    """Make the repositories; one process, for to import torch takes longer than to make them."""
+    words = sys.argv[1:]
+    for kind, folder in zip(words[::2], words[1::2], strict=True):
+        repository(kind, Path(folder))
+
+
+def repository(kind: str, folder: Path) -> None:
+    """Make one."""
     folder.mkdir(parents=True)
-    if kind == "adapter":
-        adapter(Path(sys.argv[3]), folder, sys.argv[4])
-        return
     tokenizer(folder)
     model(kind, folder)
     card(kind, folder)
