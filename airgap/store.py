@@ -243,10 +243,14 @@ def hash_file(
 
 def read_chunks(fd: int) -> Iterator[memoryview]:
     """The file's bytes in one buffer used again and again: do not keep a chunk."""
-    buffer = bytearray(limits.COPY_CHUNK_BYTES)
+    with fsio.disk_errors("reading"):
+        size = os.fstat(fd).st_size
+        # Most files of an environment are small, and clearing a buffer takes longer than they do.
+        buffer = bytearray(min(limits.COPY_CHUNK_BYTES, size + 1))
+        if size > len(buffer):
+            with contextlib.suppress(AttributeError):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     view = memoryview(buffer)
-    with fsio.disk_errors("reading"), contextlib.suppress(AttributeError):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     while True:
         with fsio.disk_errors("reading the medium"):
             count = os.readv(fd, [view])
