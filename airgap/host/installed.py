@@ -193,7 +193,7 @@ def _check_venv(
 def _measured(check: _Check, venv: Path) -> dict[str, str]:
     real = venv.resolve()
     if real not in check.measured:
-        check.measured[real] = seal.measure(real)
+        check.measured[real] = seal.measure(real, check.sink)
     return check.measured[real]
 
 

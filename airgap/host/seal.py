@@ -14,22 +14,24 @@ from pathlib import Path
 
 from airgap import fsio, limits
 from airgap.errors import IntegrityError
+from airgap.events import Sink, silent
 from airgap.host.paths import DeploymentPaths
+from airgap.meter import Meter
 from airgap.parallel import each
 from airgap.store import hash_file
 
 _LINK = "link:"
 
 
-def make(venv: Path, sums: Path) -> str:
+def make(venv: Path, sums: Path, sink: Sink = silent) -> str:
     """Write the list of the environment `venv` to `sums`; returns its SHA-256."""
-    found = measure(venv)
+    found = measure(venv, sink, "seal")
     text = "".join(f"{digest}  venv/{path}\n" for path, digest in sorted(found.items()))
     fsio.write(sums, text.encode(), 0o444)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def measure(folder: Path) -> dict[str, str]:
+def measure(folder: Path, sink: Sink = silent, label: str = "verify") -> dict[str, str]:
     """Path below `folder` -> SHA-256 of the file, or of `link:TARGET` for a symbolic link."""
     out: dict[str, str] = {}
     files: list[tuple[str, Path]] = []
@@ -40,10 +42,15 @@ def measure(folder: Path) -> dict[str, str]:
         else:
             files.append((name, path))
 
+    with fsio.disk_errors(f"reading {folder}"):
+        meter = Meter(sink, label, sum(p.lstat().st_size for _, p in files), len(files))
+
     def work(one: tuple[str, Path]) -> None:
-        out[one[0]] = hash_file(one[1]).sha256
+        out[one[0]] = hash_file(one[1], meter.advance).sha256
+        meter.file_done()
 
     each(files, work)
+    meter.end()
     return out
 
 

@@ -103,7 +103,7 @@ def build(
             python=str(python)[:300],
             installer=installer.label,
             built=int(time.time()),
-            sums=seal.make(shared.venv, shared.sums),
+            sums=seal.make(shared.venv, shared.sums, sink),
         )
         fsio.write(shared.record, found.to_bytes(), 0o444)
         took = f"in {time.monotonic() - begun:.1f} s with {installer.label}"
