@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from airgap import limits
@@ -23,6 +22,9 @@ def each(items: Sequence[T], work: Callable[[T], None], *, keep_going: bool = Fa
 
     `keep_going`: run the others although one failed (`work` must note its errors itself).
     """
+    # Its import takes as long as all else that a command needs which hashes nothing.
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     with ThreadPoolExecutor(workers()) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:

@@ -39,6 +39,7 @@ _COMMANDS = {
     "door": Entry("airgap.cli.daemons"),
     "give-back": Entry("airgap.cli.daemons"),
     "contain": Entry("airgap.cli.daemons"),
+    "compile": Entry("airgap.cli.compile"),
 }
 
 _EPILOG = """\b

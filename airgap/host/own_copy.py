@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import io
 import marshal
-import zipfile
 from pathlib import Path
 
 from airgap import fsio, limits
@@ -39,6 +38,14 @@ def keep(archive: Path, copy: Path) -> Path:
     return copy
 
 
+def write(archive: Path, output: Path) -> None:
+    """The compiled copy of the zip `archive`, without a note: for whoever replaces both together
+    (install.sh)."""
+    with fsio.disk_errors(f"reading {archive}"):
+        data = archive.read_bytes()
+    fsio.write(output, compiled(data), 0o755)
+
+
 def _said(archive: bytes, copy: bytes) -> bytes:
     """From what, for which Python, and what it must be."""
     words = (_sha256(archive), importlib.util.MAGIC_NUMBER.hex(), _sha256(copy))
@@ -51,10 +58,14 @@ def _sha256(data: bytes) -> str:
 
 def compiled(archive: bytes) -> bytes:
     """The same zip, with bytecode beside every source; the same bytes every time."""
+    import zipfile  # with it come the compressors; only the first start after a change needs it
+
     out = io.BytesIO(b"#!/usr/bin/env python3\n")
     out.seek(0, io.SEEK_END)
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w") as new:
         for entry in old.infolist():
+            if entry.filename.endswith(".pyc"):
+                continue  # `archive` is such a copy, perhaps another Python's
             data = old.read(entry)
             new.writestr(entry, data)
             if entry.filename.endswith(".py"):

@@ -18,11 +18,21 @@ from airgap.host import environment, locks, logs, own_copy
 from airgap.host.paths import HostPaths
 
 _POLL_SECONDS = 0.02
+# Of something that is being waited for: the first pause, the longest, and the part of the time
+# waited so far that one may add to it.
+_PAUSE_SECONDS = (0.002, 0.1)
+_PAUSE_SHARE = 1 / 50
 _PR_SET_PDEATHSIG = 1
 # multiprocessing.shared_memory calls its segments so; an unlinked one has " (deleted)" behind it.
 _SEGMENT = re.compile(r"(/dev/shm/psm_[0-9a-f]+)$", re.MULTILINE)
 # A daemon takes signals as it would from a shell, whatever the command that starts it ignores.
 _DEFAULT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def archive() -> Path | None:
+    """The zip that this program runs from; None where it is an installed package."""
+    found = getattr(getattr(airgap, "__loader__", None), "archive", None)
+    return None if found is None else Path(found)
 
 
 def entry_point(paths: HostPaths) -> tuple[str, ...]:
@@ -34,9 +44,9 @@ def entry_point(paths: HostPaths) -> tuple[str, ...]:
     python = [sys.executable, "-I"]
     if sys.flags.no_site:
         python.append("-S")
-    archive = getattr(getattr(airgap, "__loader__", None), "archive", None)
-    if archive is not None:
-        return (*python, str(own_copy.keep(Path(archive), paths.program)))
+    zipped = archive()
+    if zipped is not None:
+        return (*python, str(own_copy.keep(zipped, paths.program)))
     return (*python, "-m", "airgap")
 
 
@@ -62,12 +72,20 @@ def spawn(paths: HostPaths, log: Path, *words: str) -> int:
         )
 
 
+def pause(waited: float) -> None:
+    """Sleep before asking again whether something has come that was waited for so long, in seconds:
+    what is there soon is seen at once, what takes long is not asked at every turn."""
+    first, most = _PAUSE_SECONDS
+    time.sleep(min(most, max(first, waited * _PAUSE_SHARE)))
+
+
 def wait_until(ready: Callable[[], bool], pid: int | None, log: Path, what: str) -> None:
     """Wait until a daemon says it is ready; at once an error when the child `pid` ended before.
 
     Raises ServingError `serving.daemon` with the end of its log.
     """
-    deadline = time.monotonic() + limits.DAEMON_START_SECONDS
+    begun = time.monotonic()
+    deadline = begun + limits.DAEMON_START_SECONDS
     while not ready():
         ended = pid is not None and _reaped(pid)
         if ended and ready():
@@ -80,7 +98,7 @@ def wait_until(ready: Callable[[], bool], pid: int | None, log: Path, what: str)
                 why=said or ("it ended at once" if ended else "it did not answer in time"),
                 do=f"correct what is named above, then run the same command again; log: {log}",
             )
-        time.sleep(_POLL_SECONDS)
+        pause(time.monotonic() - begun)
 
 
 def _reaped(pid: int) -> bool:

@@ -11,11 +11,10 @@ from typing import Protocol
 from airgap.events import Sink
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
-from airgap.host import environment, interpreter, processes, venv
+from airgap.host import interpreter, venv
 from airgap.host.deployment import Deployment
 from airgap.host.engines.interface import LaunchPlan
 from airgap.host.engines.registry import engine_for, serving_plan
-from airgap.host.images import bring
 from airgap.host.paths import DeploymentPaths, HostPaths
 
 
@@ -58,6 +57,8 @@ def runtime_for(
 ) -> Runtime:
     """The runtime of the manifest's serving plan."""
     if serving_plan(manifest).runtime == "image":
+        from airgap.host.images.runtime import ImageRuntime  # no other start pays for it
+
         return ImageRuntime(paths)
     return VenvRuntime(uv, kit)
 
@@ -92,34 +93,3 @@ class VenvRuntime:
         """The engine itself is the supervisor's child."""
         manifest = deployment.manifest
         return engine_for(manifest).plan(manifest, deployment.paths, port)
-
-
-class ImageRuntime:
-    """A container of the image, in the host's container engine."""
-
-    def __init__(self, paths: HostPaths) -> None:
-        self._paths = paths
-
-    def files(self, place: DeploymentPaths, manifest: Manifest) -> Iterator[tuple[Path, FileEntry]]:  # noqa: ARG002
-        """None: the container engine has its own storage."""
-        yield from ()
-
-    def choose(self, manifest: Manifest) -> None:  # noqa: ARG002
-        """A container engine."""
-        bring.engine(self._paths)
-
-    def build(self, place: DeploymentPaths, manifest: Manifest, sink: Sink) -> Made:  # noqa: ARG002
-        """The image, pulled by digest."""
-        return Made("in the image", bring.bring(self._paths, manifest.image_to_serve(), sink))
-
-    def renew(self, manifest: Manifest, sink: Sink) -> None:
-        """The container engine may have lost it: its storage is not ours alone."""
-        bring.bring(self._paths, manifest.image_to_serve(), sink)
-
-    def plan(self, deployment: Deployment, port: int) -> LaunchPlan:
-        """A daemon of ours is the supervisor's child, and the container's parent."""
-        place = deployment.paths
-        words = ("contain", place.name, place.version, str(port))
-        env = environment.private(place.run / "home", place.tmp) | environment.reached()
-        health = engine_for(deployment.manifest).health_path
-        return LaunchPlan(processes.daemon_command(self._paths, *words), env, place.run, health)

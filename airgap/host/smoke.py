@@ -16,13 +16,12 @@ from airgap.errors import ServingError
 from airgap.events import Line, Progress, Sink
 from airgap.format.receipt import CheckResult
 from airgap.format.types import Check, Serve
-from airgap.host import endpoint, locks, logs, loopback
+from airgap.host import endpoint, locks, logs, loopback, processes
 from airgap.host.deployment import Deployment
 from airgap.host.endpoint import Endpoint
 from airgap.host.engines.registry import engine_for, serving_plan
 
 _ASK_SECONDS = 10.0
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def wait_healthy(deployment: Deployment, sink: Sink) -> Endpoint:
         if int(waited) > told:
             told = int(waited)
             sink(Progress("start", told, limits.ENGINE_START_SECONDS, unit="seconds"))
-        time.sleep(_POLL_SECONDS)
+        processes.pause(waited)
     raise _died(
         deployment,
         "serving.not-healthy",

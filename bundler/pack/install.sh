@@ -61,13 +61,15 @@ else
 fi
 rm -rf "$new/wheels"
 
-# 3. The program: this Python, airgap.pyz, and the libraries beside it.
+# 3. The program: this Python, airgap.pyz compiled for it, and the libraries beside it.
+"$python" -IS "$new/airgap.pyz" compile "$new/compiled.pyz" ||
+    stop "this Python cannot run airgap.pyz" 7
 cat >"$new/airgap" <<END
 #!$python -IS
 import os.path, runpy, sys
 here = os.path.dirname(os.path.realpath(__file__))
 sys.path.append(os.path.join(here, "lib"))
-sys.argv[0] = os.path.join(here, "airgap.pyz")
+sys.argv[0] = os.path.join(here, "compiled.pyz")
 runpy.run_path(sys.argv[0], run_name="__main__")
 END
 chmod 755 "$new/airgap"

@@ -34,6 +34,7 @@ from airgap.host.paths import HostPaths
 from airgap.host.runtimes import runtime_for
 from airgap.host.supervise import free_port
 from airgap.store import hash_file
+from bundler.fetch import pylock
 from bundler.fetch.resolver import find_uv
 from bundler.pack import pyz
 from bundler.pack.kit import pinned_wheels
@@ -56,7 +57,11 @@ def main(argv: list[str] | None = None) -> None:
     fsio.make_dirs(work)
     program = work / "airgap.pyz"
     fsio.write(program, pyz.build(pinned_wheels(work / "kit"), work), 0o755)
-    print(_start(work, program, max(3, args.rounds)))
+    # As install.sh has it made: what `airgap` runs on a host.
+    compiled = work / "compiled.pyz"
+    argv = [sys.executable, "-I", "-S", str(program), "compile", str(compiled)]
+    subprocess.run(argv, check=True)
+    print(_start(work, compiled, max(3, args.rounds)))
     print(_environment(work, args.rounds))
 
 
@@ -121,7 +126,7 @@ def _vllm_wheels(work: Path) -> Path:
             argv = [sys.executable, "-m", "bundler", "--home", str(work / "home"), *words]
             argv += [str(request), *(("-o", str(out)) if words[0] == "wheels" else ())]
             subprocess.run(argv, check=True, cwd=work, stdout=sys.stderr)
-    return out
+    return out / pylock.WHEELS_FOLDER
 
 
 def _as_artifact(folder: Path) -> Wheels:

@@ -132,6 +132,7 @@ def test_own_copy_has_every_source_with_its_bytecode_and_nothing_else(tmp_path: 
     copy = tmp_path / "copy.pyz"
     copy.write_bytes(own_copy.compiled(archive.getvalue()))
     assert copy.read_bytes() == own_copy.compiled(archive.getvalue())
+    assert copy.read_bytes() == own_copy.compiled(copy.read_bytes()), "of a copy, the same again"
     with zipfile.ZipFile(copy) as found:
         assert sorted(found.namelist()) == ["__main__.py", "__main__.pyc", "other/data.txt"]
         assert found.read("__main__.py") == source

@@ -91,7 +91,7 @@ def test_it_installs_into_one_folder_and_airgap_uses_the_libraries(
     assert set(tmp_path.iterdir()) - before == {tmp_path / "opt"}
     assert [p.name for p in folder.parent.iterdir()] == ["airgap"]
     assert {p.name for p in folder.iterdir()} == {
-        *("airgap", "airgap.pyz", "install.sh", "lib", "root.json", "uv"),
+        *("airgap", "airgap.pyz", "compiled.pyz", "install.sh", "lib", "root.json", "uv"),
         libraries.listing_name(host_python()),
     }
     done = subprocess.run([folder / "airgap", "--version"], capture_output=True, text=True, env={})
