@@ -83,19 +83,21 @@ class Container:
             pytest.skip(f"podman cannot run a container here: {done.err.strip()[-300:]}")
         self.wait_booted()
 
-    def wait_booted(self) -> None:
+    def wait_booted(self, seconds: float = 90) -> None:
+        """Until every unit that starts with the host has, or has failed."""
         self.until(
             lambda: (
                 self.sh("systemctl is-system-running", expect=None).out.strip()
                 in ("running", "degraded")
             ),
-            90,
+            seconds,
         )
 
-    def reboot(self) -> None:
+    def reboot(self, seconds: float = 90) -> None:
+        """`seconds`: for what starts with the host, an engine and its gateway among it."""
         self.podman("stop", "-t", "60", self.name)
         self.podman("start", self.name)
-        self.wait_booted()
+        self.wait_booted(seconds)
 
     def sh(self, script: str, expect: int | None = 0) -> Done:
         return self.podman("exec", self.name, "sh", "-c", script, expect=expect)

@@ -247,7 +247,7 @@ def test_upgrade_under_load_loses_no_request_and_a_broken_one_returns(served: Se
 
 def test_it_comes_back_after_a_reboot(served: Served) -> None:
     begun = time.monotonic()
-    served.host.reboot()
+    served.host.reboot(300)
     served.host.until(
         lambda: "active" in served.host.sh(f"systemctl is-active sealift-{NAME}", None).out.split(),
         200,
