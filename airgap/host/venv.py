@@ -6,18 +6,20 @@ requirements file, one exact version and one SHA-256 a line, and both check ever
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from airgap import fsio
 from airgap.errors import HostError, IntegrityError
-from airgap.events import Line, Sink, Warn
+from airgap.events import Line, Progress, Sink, Warn
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.artifacts import Wheels
 from airgap.host import environment, interpreter, seal, venvs
@@ -26,6 +28,8 @@ from airgap.host.venvs import Environment, EnvironmentPaths
 
 # Installing 200 wheels of 4 GB from a slow disk, in seconds.
 _INSTALL_SECONDS = 3600
+# Between two looks at how far an installer is.
+_WATCH_SECONDS = 0.5
 # What the two installers say when a wheel's bytes are not the ones that were approved.
 _HASH_WORDS = ("hash mismatch", "do not match the hashes", "bad crc", "not a zip file")
 _UNFIT_WORDS = ("not a supported wheel", "no matching distribution", "no wheels with a matching")
@@ -96,7 +100,8 @@ def build(
     found = venvs.complete(shared, key)
     if found is None:
         begun = time.monotonic()
-        _build(paths, shared, listing, python, installer, sink)
+        with _counted(shared, len(wheels.files), sink):
+            _build(paths, shared, listing, python, installer, sink)
         os.sync()  # an installer fsyncs nothing
         found = Environment(
             key=key,
@@ -112,6 +117,28 @@ def build(
     venvs.link(paths, shared)
     sink(Line("venv", f"{len(wheels.files)} wheels {took}"))
     return found
+
+
+@contextlib.contextmanager
+def _counted(shared: EnvironmentPaths, total: int, sink: Sink) -> Iterator[None]:
+    """Tells how many wheels are in while it lasts; when all are, they are being compiled."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_WATCH_SECONDS):
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # the rest of a killed run is removed first
+                there = sum(1 for _ in shared.venv.glob("lib/python3*/site-packages/*.dist-info"))
+                sink(Progress("venv", min(there, total), total, unit="wheels"))
+
+    watcher = threading.Thread(target=watch, name="venv", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _build(

@@ -11,7 +11,7 @@ import pytest
 
 from airgap import fsio, limits
 from airgap.errors import IntegrityError
-from airgap.events import Event, Line, Warn
+from airgap.events import Event, Line, Progress, Warn
 from airgap.format.manifest import Manifest
 from airgap.host import deployment, installed, preflight, remove, stage, venv, venvs
 from airgap.host.engines import llama_cpp
@@ -45,6 +45,16 @@ def test_two_versions_with_the_same_wheels_share_one(paths: HostPaths) -> None:
     assert {p: os.lstat(p).st_ino for p in shared.rglob("*")} == before
     assert first.paths.venv.resolve() == second.paths.venv.resolve() == shared / "venv"
     assert first.record.installer == second.record.installer
+
+
+def test_how_far_it_is_is_told(paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "_WATCH_SECONDS", 0.01)
+    manifest = make_manifest(paths, "1")
+    events: list[Event] = []
+    stage.stage(paths, manifest, digest_of(manifest), events.append, uv=UV)
+    told = [e for e in events if isinstance(e, Progress) and e.label == "venv"]
+    assert {(e.total, e.unit) for e in told} == {(1, "wheels")}
+    assert sorted(e.done for e in told) == [e.done for e in told] and told[-1].done == 1
 
 
 def test_another_wheel_of_the_same_name_gets_another(paths: HostPaths) -> None:
