@@ -126,9 +126,8 @@ def _counted(shared: EnvironmentPaths, total: int, sink: Sink) -> Iterator[None]
 
     def watch() -> None:
         while not over.wait(_WATCH_SECONDS):
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # the rest of a killed run is removed first
+            # The rest of a killed run is removed first, maybe under our eyes.
+            with contextlib.suppress(FileNotFoundError):
                 there = sum(1 for _ in shared.venv.glob("lib/python3*/site-packages/*.dist-info"))
                 sink(Progress("venv", min(there, total), total, unit="wheels"))
 
