@@ -18,7 +18,7 @@ help:
 	@echo "make demo    the whole journey on this machine, with a real small model on vLLM"
 	@echo "             (make demo ENGINE=llama.cpp: the small one)"
 	@echo "make test    lint, types, and every test"
-	@echo "make test-long  vLLM and LiteLLM under systemd, from the kit to the removal"
+	@echo "make test-long  vLLM and LiteLLM under systemd, from the kit to the removal; images"
 	@echo "make bench   verify, import, fetch and bring-up against what one would use instead"
 	@echo "make clean   remove .venv, .sealift and caches"
 
@@ -64,7 +64,7 @@ test: lint
 
 test-long: $(VENV)/.dev
 	$(call debian,$(TEST_PACKAGES))
-	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vllm_systemd.py
+	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_image_systemd.py tests/e2e/test_vllm_systemd.py
 
 bench: $(VENV)/.dev
 	$(call debian,$(BENCH_PACKAGES))

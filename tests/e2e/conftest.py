@@ -57,6 +57,16 @@ def litellm(pytestconfig: pytest.Config) -> tuple[Path, ...]:
 @pytest.fixture(scope="session")
 def rootfs(pytestconfig: pytest.Config) -> Path:
     """A Debian with systemd for containers, made once; skips with the reason where it cannot be."""
+    return _rootfs(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def podman_rootfs(pytestconfig: pytest.Config) -> Path:
+    """The same of Debian 13, whose podman has Quadlet."""
+    return _rootfs(pytestconfig, "trixie", ",podman,runc,ca-certificates")
+
+
+def _rootfs(pytestconfig: pytest.Config, *of: str) -> Path:
     reason = container.why_not()
     if reason is not None:
         pytest.skip(reason)
@@ -66,7 +76,7 @@ def rootfs(pytestconfig: pytest.Config) -> Path:
     folder = Path(named) if named else cache.mkdir("rootfs")
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        return container.make_rootfs(folder)
+        return container.make_rootfs(folder, *of)
 
 
 @pytest.fixture

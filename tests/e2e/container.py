@@ -42,13 +42,13 @@ def why_not() -> str | None:
     return f"not installed: {', '.join(lacking)} (make test installs them)" if lacking else None
 
 
-def make_rootfs(cache: Path) -> Path:
-    """Debian 12 with systemd and Python, made once."""
-    root = cache / "bookworm"
+def make_rootfs(cache: Path, suite: str = "bookworm", more: str = "") -> Path:
+    """Debian 12 (or another `suite`) with systemd, Python and `more` packages, made once."""
+    root = cache / suite
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
-        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
-        done = run([*argv, "bookworm", str(root)], cache)
+        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}{more}"]
+        done = run([*argv, suite, str(root)], cache)
         assert done.code == 0, done.err[-2000:]
         (root / "complete").touch()
     return root
@@ -56,12 +56,14 @@ def make_rootfs(cache: Path) -> Path:
 
 @dataclass
 class Container:
-    """`mounts`: folders of this machine to read-only places inside. `init`: what boots it."""
+    """`mounts`: folders of this machine to read-only places inside. `init`: what boots it.
+    `state`: a folder of this machine that is /var/lib/airgap inside; in the layer when left out."""
 
     rootfs: Path
     folder: Path
     mounts: dict[Path, str]
     init: tuple[str, ...] = ("/sbin/init",)
+    state: Path | None = None
     name: str = field(default_factory=lambda: f"sealift-{secrets.token_hex(4)}")
 
     def podman(self, *words: str, expect: int | None = 0) -> Done:
@@ -78,6 +80,8 @@ class Container:
         argv += ["--network", "none", "--shm-size", "2g", "--name", self.name]
         for source, target in self.mounts.items():
             argv += ["-v", f"{source}:{target}:ro"]
+        if self.state is not None:
+            argv += ["-v", f"{self.state}:/var/lib/airgap"]
         done = self.podman(*argv, "--rootfs", f"{self.rootfs}:O", *self.init, expect=None)
         if done.code != 0:
             pytest.skip(f"podman cannot run a container here: {done.err.strip()[-300:]}")
@@ -101,6 +105,13 @@ class Container:
 
     def sh(self, script: str, expect: int | None = 0) -> Done:
         return self.podman("exec", self.name, "sh", "-c", script, expect=expect)
+
+    def put(self, path: str, text: str) -> None:
+        """Write a file inside."""
+        made = self.folder / "put"
+        made.write_text(text)
+        self.sh(f"mkdir -p '{path.rpartition('/')[0]}'")
+        self.podman("cp", str(made), f"{self.name}:{path}")
 
     def airgap(self, *words: str, expect: int = 0) -> Done:
         return self.podman("exec", self.name, *AIRGAP, *words, expect=expect)
