@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from airgap.errors import SealiftError, SourceError, UsageError
+from airgap.errors import IntegrityError, SealiftError, SourceError, UsageError
 from airgap.format.lock import Lock
 from airgap.format.request import ImageRequest, ModelRequest, Request, WheelsRequest
 from airgap.format.types import Check, Serve, Target
-from bundler.digests import blake3_of
+from bundler.digests import SMALL_BYTES, blake3_of
 from bundler.fetch.locked import fetch_locked
 from bundler.lock import make_lock
 from bundler.workspace import Workspace
@@ -86,8 +86,16 @@ def test_a_local_file_that_left_the_store_is_named(workspace: Workspace) -> None
         fetch_locked(made, workspace)
 
 
+def test_the_blake3_of_a_small_blob_that_rotted_is_not_told(workspace: Workspace) -> None:
+    blob = workspace.store.blob_path(workspace.store.add_bytes(b"sound").sha256)
+    blob.chmod(0o644)
+    blob.write_bytes(b"wrong")
+    with pytest.raises(IntegrityError, match=r"integrity\.digest"):
+        blake3_of(workspace.store, blob.name)
+
+
 def test_a_torn_blake3_cache_is_made_again(workspace: Workspace) -> None:
-    digest = workspace.store.add_bytes(b"x").sha256
+    digest = workspace.store.add_bytes(bytes(SMALL_BYTES + 1)).sha256
     right = blake3_of(workspace.store, digest)
     (workspace.store.root / "blake3" / digest).write_text(right[:20])
     assert blake3_of(workspace.store, digest) == right

@@ -14,7 +14,7 @@ from airgap.format.request import ModelRequest, Request
 from airgap.format.types import Target
 from bundler import storage
 from bundler.cli import cli
-from bundler.digests import blake3_of
+from bundler.digests import by_git, keep_blake3, keep_git
 from bundler.lock import make_lock
 from bundler.pack import kit
 from bundler.workspace import Workspace
@@ -49,9 +49,10 @@ def run(workspace: Workspace, *argv: str) -> Result:
 
 def test_gc_shows_first_and_removes_only_what_nothing_names(workspace: Workspace) -> None:
     keep = needed(workspace)
-    blake3_of(workspace.store, keep)
     stray = workspace.store.add_bytes(b"stray").sha256
-    blake3_of(workspace.store, stray)
+    for blob in (keep, stray):
+        keep_blake3(workspace.store, blob, "0" * 64)
+        keep_git(workspace.store, f"git-of-{blob}", blob)
     partial = workspace.store.root / "partial"
     partial.mkdir()
     for name in (f"{keep}.part", f"{keep}.journal", f"{'0' * 64}.part", "lock"):
@@ -64,6 +65,7 @@ def test_gc_shows_first_and_removes_only_what_nothing_names(workspace: Workspace
     assert run(workspace, "gc", "--remove").exit_code == 0
     assert os.listdir(workspace.store.blobs) == [keep]
     assert os.listdir(workspace.store.root / "blake3") == [keep]
+    assert os.listdir(workspace.store.root / "git") == [f"git-of-{keep}"]
     assert sorted(os.listdir(partial)) == sorted([f"{keep}.part", f"{keep}.journal", "lock"])
 
 
@@ -114,3 +116,17 @@ def test_verify_names_damaged_blobs_and_moves_them_away(workspace: Workspace, ho
     assert (workspace.store.root / storage.DAMAGED / bad).exists()
     assert workspace.store.blob_path(good).exists()
     assert storage.verify(workspace.store, silent) == []
+
+
+def test_a_git_name_is_replaced_and_counts_only_while_its_blob_is_there(
+    workspace: Workspace,
+) -> None:
+    store = workspace.store
+    first, second = (store.add_bytes(data) for data in (b"first", b"second"))
+    for digests in (first, first, second):
+        keep_git(store, "key", digests.sha256)
+        assert by_git(store, "key", digests.size) == digests
+    store.blob_path(second.sha256).unlink()
+    assert by_git(store, "key", second.size) is None
+    (store.root / "git" / "torn").write_text(first.sha256[:20])
+    assert by_git(store, "torn", first.size) is None
