@@ -2,8 +2,8 @@
 
 Derived data: delete it at will. A power cut may lose an entry or leave an empty one, which reads as
 none; so many small entries need no fsync of their own. A BLAKE3 is kept for large blobs only: a
-small one is hashed in less time than a file of its own takes. The git blob id is the name of a
-symbolic link to the blob: one call makes it, and it takes no block of the disk.
+small one is hashed in less time than a file of its own takes. All git blob ids stand in one file, a
+line each, `KEY SHA256`; lines are only ever added, and what is no such line is none.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from airgap import fsio, limits
 from airgap.errors import IntegrityError
-from airgap.store import Digests, Store, wrong_digest
+from airgap.store import Store, wrong_digest
 
 # Up to this size, in bytes, a BLAKE3 is computed when it is asked for.
 SMALL_BYTES = limits.MIB
 
 BLAKE3 = "blake3"
 GIT = "git"
+_NAMES = "names"
+# A million lines; what lies beyond is fetched anew.
+_MAX_NAMES_BYTES = 128 * limits.MIB
 _HEX = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(rb"^(git-[0-9a-f]{40}-[0-9]{1,16}) ([0-9a-f]{64})$", re.MULTILINE)
 
 
 def blake3_of(store: Store, sha256: str) -> str:
@@ -48,36 +53,28 @@ def keep_blake3(store: Store, sha256: str, blake3: str) -> None:
     _keep(store.root / BLAKE3 / sha256, blake3)
 
 
-def keep_git(store: Store, key: str, sha256: str) -> None:
-    """Remember which blob has the git blob id that `key` names."""
-    place, target = store.root / GIT / key, f"../blobs/sha256/{sha256}"
-    with fsio.disk_errors(f"writing {place}"):
-        try:
-            os.symlink(target, place)
-        except FileNotFoundError:
-            fsio.make_dirs(place.parent)
-            os.symlink(target, place)
-        except FileExistsError:
-            temp = fsio.temp_name(place.parent)
-            os.symlink(target, temp)
-            os.rename(temp, place)
+def keep_git(store: Store, sha256: Mapping[str, str]) -> None:
+    """Remember which blobs have the git blob ids that the keys name. Under the fetch's lock."""
+    if not sha256:
+        return
+    # A new line first: what a power cut left of the last one spoils no other.
+    text = "\n" + "".join(f"{key} {name}\n" for key, name in sha256.items())
+    file = git_file(store)
+    fsio.make_dirs(file.parent)
+    with fsio.disk_errors(f"writing {file}"), open(file, "ab") as f:
+        f.write(text.encode("ascii"))
 
 
-def git_target(place: Path) -> str | None:
-    """The SHA-256 that an entry of the folder `git` stands for; None when it is none."""
-    try:
-        sha256 = os.path.basename(os.readlink(place))
-    except OSError:
-        return None
-    return sha256 if _HEX.fullmatch(sha256) else None
+def git_file(store: Store) -> Path:
+    """Where the git blob ids stand."""
+    return store.root / GIT / _NAMES
 
 
-def by_git(store: Store, key: str, size: int) -> Digests | None:
-    """The stored blob that has that git blob id, if it is known and there."""
-    sha256 = git_target(store.root / GIT / key)
-    if sha256 is None or not store.has(sha256, size):
-        return None
-    return Digests(sha256, size)
+def git_names(store: Store) -> dict[str, str]:
+    """SHA-256 by key, of every git blob id that is known; whether the blobs are there is another
+    question."""
+    data = fsio.read_if_there(git_file(store), _MAX_NAMES_BYTES) or b""
+    return {key.decode(): name.decode() for key, name in _NAME.findall(data)}
 
 
 def _keep(place: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from airgap.format.manifest import Manifest
 from airgap.meter import Meter
 from airgap.parallel import each
 from airgap.store import Store, hash_file
-from bundler.digests import BLAKE3, GIT, git_target
+from bundler.digests import BLAKE3, GIT, git_file, git_names
 from bundler.fetch.partial import FOLDER
 from bundler.officers.repository import TrustRepository
 from bundler.workspace import Workspace
@@ -93,7 +93,8 @@ def waste(workspace: Workspace) -> list[Waste]:
     keep = {sha256 for files in needed(workspace).values() for sha256 in files}
     out = [w for w in _files(store.blobs) if w.path.name not in keep]
     out += [w for w in _files(store.root / BLAKE3) if w.path.name not in keep]
-    out += [w for w in _entries(store.root / GIT) if git_target(w.path) not in keep]
+    named = keep.intersection(git_names(store).values())
+    out += [w for w in _files(store.root / GIT) if not (named and w.path == git_file(store))]
     out += [w for w in _files(store.root / FOLDER) if not _resumable(w.path, keep)]
     out += _files(store.root / DAMAGED)
     out += _files(store.root / "incoming")
@@ -101,15 +102,10 @@ def waste(workspace: Workspace) -> list[Waste]:
 
 
 def _files(folder: Path) -> list[Waste]:
-    return [w for w in _entries(folder) if not w.path.is_symlink()]
-
-
-def _entries(folder: Path) -> list[Waste]:
-    """Files and links."""
     if not folder.is_dir():
         return []
     with fsio.disk_errors(f"reading {folder}"), os.scandir(folder) as entries:
-        found = [e for e in entries if not e.is_dir(follow_symlinks=False)]
+        found = [e for e in entries if e.is_file(follow_symlinks=False)]
         sizes = [e.stat(follow_symlinks=False).st_blocks * 512 for e in found]
     return sorted((Waste(Path(e.path), s) for e, s in zip(found, sizes, strict=True)), key=_path)
 

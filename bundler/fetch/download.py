@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from airgap import fsio, limits
 from airgap.events import Sink, Warn
 from airgap.store import Digests, Store
-from bundler.digests import by_git
+from bundler.digests import git_names
 from bundler.fetch import http
 from bundler.fetch.budget import Throttle, check_room
 from bundler.fetch.item import Access, Item
@@ -63,7 +63,8 @@ def fetch(
     DiskError (`disk.full`: what came is kept), HostError `host.busy`. After a failure or a kill the
     same call goes on with what is missing.
     """
-    found = {i.key: _stored(store, i) for i in items}
+    names = git_names(store) if any(i.sha256 is None for i in items) else {}
+    found = {i.key: _stored(store, i, names) for i in items}
     missing = list({i.key: i for i in items if found[i.key] is None}.values())
     if missing:
         folder = store.root / FOLDER
@@ -77,14 +78,15 @@ def fetch(
     return [_sized(i, found[i.key]) for i in items]
 
 
-def _stored(store: Store, item: Item) -> Digests | None:
+def _stored(store: Store, item: Item, names: Mapping[str, str]) -> Digests | None:
     """The blob, if the store has it; a blob has its name only after its SHA-256 was checked."""
-    if item.sha256 is None:
-        return by_git(store, item.key, item.size or 0)
+    sha256 = item.sha256 or names.get(item.key)
+    if sha256 is None:
+        return None
     if item.size is not None:
-        return Digests(item.sha256, item.size) if store.has(item.sha256, item.size) else None
-    blob = store.blob_path(item.sha256)
-    return Digests(item.sha256, blob.stat().st_size) if blob.is_file() else None
+        return Digests(sha256, item.size) if store.has(sha256, item.size) else None
+    blob = store.blob_path(sha256)
+    return Digests(sha256, blob.stat().st_size) if blob.is_file() else None
 
 
 def _sized(item: Item, digests: Digests | None) -> Digests:
@@ -111,7 +113,7 @@ class _Crew:
         read = _READ_BYTES
         if options.limit_rate is not None:
             read = max(_LEAST_READ_BYTES, min(read, options.limit_rate // 8))
-        web = http.Web(options.connections, options.stall_seconds, read)
+        web = http.Web(options.stall_seconds, read)
         pause = sleep or stop.wait
         self._job = Job(web, store, meter, options, throttle, pause, stop, arrived)
         self._batch = Batch(self._job.folder, store)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from bundler.fetch.item import Item
 from bundler.fetch.sockets import Sockets
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 # Redirects that are followed for one request: mirrors and CDNs need one or two.
@@ -57,18 +60,34 @@ class Source:
 
 
 class Web:
-    """Asks servers. Safe for several threads; `abort` ends what they wait for."""
+    """Asks servers. Safe for several threads; `abort` ends what they wait for.
 
-    def __init__(self, connections: int, stall_seconds: float, read_bytes: int) -> None:
+    Each thread has a client, and so connections, of its own: for small files the lock of one pool
+    that all share, and its search through their connections, cost more than the files.
+    """
+
+    def __init__(self, stall_seconds: float, read_bytes: int) -> None:
+        import httpx2
+
         self._stall = stall_seconds
         self._sockets = Sockets(read_bytes)
-        self._client = _client(connections, stall_seconds)
-        self._sockets.watch(self._client)
         self._netrc = _passwords()
+        self._certificates = httpx2.create_ssl_context()
+        self._mine = threading.local()
+        self._clients: list[httpx2.Client] = []
 
     def close(self) -> None:
         """Close every connection."""
-        self._client.close()
+        for client in self._clients:
+            client.close()
+
+    def _client(self) -> httpx2.Client:
+        client: httpx2.Client | None = getattr(self._mine, "client", None)
+        if client is None:
+            client = self._mine.client = _client(self._stall, self._certificates)
+            self._sockets.watch(client)
+            self._clients.append(client)
+        return client
 
     def abort(self) -> None:
         """Shut every socket down: threads that wait for bytes come back with an error."""
@@ -133,27 +152,27 @@ class Web:
             named = "@" in urlsplit(url).netloc
             if not named and not any(name.lower() == "authorization" for name in own):
                 auth = self._netrc
-        request = self._client.build_request("GET", url, headers=sent)
+        client = self._client()
+        request = client.build_request("GET", url, headers=sent)
         with self._sockets.deadline(self._stall):
             if auth is None:
-                return self._client.send(request, stream=True, follow_redirects=False)
-            return self._client.send(request, stream=True, auth=auth, follow_redirects=False)
+                return client.send(request, stream=True, follow_redirects=False)
+            return client.send(request, stream=True, auth=auth, follow_redirects=False)
 
 
 def _is_refusal(code: int) -> bool:
     return 400 <= code < 500 and code not in _RETRY and code != 416
 
 
-def _client(connections: int, stall_seconds: float) -> httpx2.Client:
+def _client(stall_seconds: float, certificates: ssl.SSLContext) -> httpx2.Client:
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
     import httpx2
 
-    kept = httpx2.Limits(max_connections=None, max_keepalive_connections=2 * connections)
     return httpx2.Client(
         headers={"Accept-Encoding": "identity", "User-Agent": "sealift"},
         timeout=stall_seconds,
-        limits=kept,
+        verify=certificates,
         # A cookie of one host is sent to all its ports: none is kept.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )

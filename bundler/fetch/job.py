@@ -11,7 +11,7 @@ from pathlib import Path
 from airgap.errors import IntegrityError
 from airgap.events import Warn
 from airgap.store import Digests, Store
-from bundler.digests import SMALL_BYTES, keep_blake3, keep_git
+from bundler.digests import SMALL_BYTES, keep_blake3
 from bundler.fetch import http
 from bundler.fetch.budget import Throttle
 from bundler.fetch.hashing import Found
@@ -58,11 +58,9 @@ class Job:
         return self.store.root / FOLDER
 
     def complete(self, item: Item, found: Found, size: int) -> None:
-        """The blob has its name; remember its other names and say so."""
+        """The blob has its name; remember its BLAKE3 and say so."""
         if size > SMALL_BYTES:
             keep_blake3(self.store, found.sha256, found.blake3)
-        if item.sha256 is None:
-            keep_git(self.store, item.key, found.sha256)
         digests = Digests(found.sha256, size)
         with self.changed:
             self.done[item.key] = digests

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from airgap import limits
 from airgap.errors import IntegrityError, SourceError
 from airgap.events import Warn
+from bundler.digests import keep_git
 from bundler.fetch import http
 from bundler.fetch.budget import Pace
 from bundler.fetch.hashing import Follower
@@ -333,6 +334,8 @@ class Large:
             self.partial.finish(job.store.blob_path(found.sha256))
             self._closed = True
             self.partial.close()
+        if self.item.sha256 is None:
+            keep_git(job.store, {self.item.key: found.sha256})
         job.complete(self.item, found, size)
 
     def sync(self, least: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from airgap import fsio, limits
 from airgap.store import Store
+from bundler.digests import keep_git
 from bundler.fetch import http
 from bundler.fetch.hashing import Found, Hashes
 from bundler.fetch.item import Item
@@ -71,6 +72,7 @@ class Batch:
                     _sync(temp)
             for temp, _, found, _ in ready:
                 os.rename(temp, self._store.blob_path(found.sha256))
+        keep_git(self._store, {i.key: f.sha256 for _, i, f, _ in ready if i.sha256 is None})
         for _, item, found, size in ready:
             job.complete(item, found, size)
 

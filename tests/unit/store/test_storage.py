@@ -14,7 +14,7 @@ from airgap.format.request import ModelRequest, Request
 from airgap.format.types import Target
 from bundler import storage
 from bundler.cli import cli
-from bundler.digests import by_git, keep_blake3, keep_git
+from bundler.digests import git_file, git_names, keep_blake3, keep_git
 from bundler.lock import make_lock
 from bundler.pack import kit
 from bundler.workspace import Workspace
@@ -39,6 +39,9 @@ def workspace(tmp_path: Path) -> Workspace:
     return made
 
 
+KEY = f"git-{'a' * 40}-5"
+
+
 def needed(workspace: Workspace) -> str:
     return os.listdir(workspace.store.blobs)[0]
 
@@ -52,7 +55,7 @@ def test_gc_shows_first_and_removes_only_what_nothing_names(workspace: Workspace
     stray = workspace.store.add_bytes(b"stray").sha256
     for blob in (keep, stray):
         keep_blake3(workspace.store, blob, "0" * 64)
-        keep_git(workspace.store, f"git-of-{blob}", blob)
+    keep_git(workspace.store, {KEY: keep})
     partial = workspace.store.root / "partial"
     partial.mkdir()
     for name in (f"{keep}.part", f"{keep}.journal", f"{'0' * 64}.part", "lock"):
@@ -65,7 +68,7 @@ def test_gc_shows_first_and_removes_only_what_nothing_names(workspace: Workspace
     assert run(workspace, "gc", "--remove").exit_code == 0
     assert os.listdir(workspace.store.blobs) == [keep]
     assert os.listdir(workspace.store.root / "blake3") == [keep]
-    assert os.listdir(workspace.store.root / "git") == [f"git-of-{keep}"]
+    assert git_names(workspace.store) == {KEY: keep}
     assert sorted(os.listdir(partial)) == sorted([f"{keep}.part", f"{keep}.journal", "lock"])
 
 
@@ -118,15 +121,18 @@ def test_verify_names_damaged_blobs_and_moves_them_away(workspace: Workspace, ho
     assert storage.verify(workspace.store, silent) == []
 
 
-def test_a_git_name_is_replaced_and_counts_only_while_its_blob_is_there(
-    workspace: Workspace,
-) -> None:
-    store = workspace.store
-    first, second = (store.add_bytes(data) for data in (b"first", b"second"))
-    for digests in (first, first, second):
-        keep_git(store, "key", digests.sha256)
-        assert by_git(store, "key", digests.size) == digests
-    store.blob_path(second.sha256).unlink()
-    assert by_git(store, "key", second.size) is None
-    (store.root / "git" / "torn").write_text(first.sha256[:20])
-    assert by_git(store, "torn", first.size) is None
+def test_a_torn_git_name_is_none_and_spoils_no_other(workspace: Workspace) -> None:
+    store, other = workspace.store, f"git-{'b' * 40}-6"
+    keep_git(store, {KEY: "0" * 64})
+    keep_git(store, {KEY: "1" * 64})
+    file = git_file(store)
+    file.write_bytes(file.read_bytes() + f"{other} 2222".encode())
+    assert git_names(store) == {KEY: "1" * 64}
+    keep_git(store, {other: "3" * 64})
+    assert git_names(store) == {KEY: "1" * 64, other: "3" * 64}
+
+
+def test_gc_drops_git_names_when_nothing_names_their_blobs(workspace: Workspace) -> None:
+    keep_git(workspace.store, {KEY: "0" * 64})
+    assert run(workspace, "gc", "--remove").exit_code == 0
+    assert not git_file(workspace.store).exists()
