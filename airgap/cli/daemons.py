@@ -25,11 +25,15 @@ def supervise(settings: Settings, name: str, version: str) -> int:
 
 @click.command(hidden=True)
 @click.argument("name")
+@click.option("--ahead", is_flag=True)
 @click.pass_obj
-def front(settings: Settings, name: str) -> int:
-    """Hold the stable address of one name."""
+def front(settings: Settings, name: str, ahead: bool) -> int:
+    """Hold the stable address of one name; `ahead`: when told on stdin."""
     from airgap.host import front as front_daemon
+    from airgap.host import processes
 
+    if ahead and not processes.told_to_go():
+        return 0
     return front_daemon.main(HostPaths(settings.root), name)
 
 

@@ -21,6 +21,7 @@ from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, HostPaths
+from airgap.host.processes import Ahead
 from airgap.host.smoke import Smoke
 
 # Entries of the ledger that say which version began to serve.
@@ -77,7 +78,10 @@ def _switch(
     paths: HostPaths, deployment: Deployment, sink: Sink, event: str, probation_seconds: int = 0
 ) -> Active:
     name, version = deployment.manifest.name, deployment.manifest.version
-    with _undone_on_failure(paths, deployment, sink) as before:
+    with (
+        services.front_ahead(paths, name) as ahead,
+        _undone_on_failure(paths, deployment, sink) as before,
+    ):
         services.start_engine(paths, deployment)
         results = smoke.smoke(deployment, sink)
         _bring_gateway(paths, deployment, sink)
@@ -85,7 +89,7 @@ def _switch(
             # Before the link: of a version that is not current it says nothing.
             probation.begin(paths, name, version, probation_seconds if before else 0)
         fsio.symlink(version, paths.current_link(name))
-        _bring_front(paths, deployment, sink)
+        _bring_front(paths, deployment, sink, ahead)
         launch.at_boot(paths, name)
         _record(paths, deployment, event)
     failover.warn(paths, serving_plan(deployment.manifest), sink)
@@ -140,11 +144,11 @@ def _bring_gateway(paths: HostPaths, deployment: Deployment, sink: Sink) -> None
         gateway.wait_ready(paths, deployment, sink)
 
 
-def _bring_front(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
+def _bring_front(paths: HostPaths, deployment: Deployment, sink: Sink, ahead: Ahead | None) -> None:
     """The public ports answer, and with the approved model."""
     serve = serving_plan(deployment.manifest)
     name = deployment.manifest.name
-    services.start_front(paths, name, serve.port)
+    services.start_front(paths, name, serve.port, ahead)
     smoke.check_models(serve, serve.port)
     if serve.gateway is None:
         services.stop_door(paths, name)

@@ -20,6 +20,7 @@ from airgap.host import processes
 from airgap.host.deployment import load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
+from airgap.host.processes import Ahead
 from airgap.host.systemd import manager, units
 
 KINDS = ("own", "systemd")
@@ -85,6 +86,11 @@ def start(paths: HostPaths, log: Path, *words: str) -> int | None:
         manager.put(name, text)
     manager.start(units.name_of(words))
     return None
+
+
+def ahead(paths: HostPaths, log: Path, *words: str) -> Ahead | None:
+    """Load a daemon that is to start soon; None where systemd starts it."""
+    return Ahead(paths, log, *words) if read(paths).kind == "own" else None
 
 
 def user_of(paths: HostPaths, *words: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -18,6 +19,7 @@ from airgap.host import environment, locks, logs, own_copy
 from airgap.host.paths import HostPaths
 
 _POLL_SECONDS = 0.02
+_GO = b"1"
 # Of something that is being waited for: the first pause, the longest, and the part of the time
 # waited so far that one may add to it.
 _PAUSE_SECONDS = (0.002, 0.1)
@@ -55,14 +57,16 @@ def daemon_command(paths: HostPaths, *words: str) -> tuple[str, ...]:
     return (*entry_point(paths), "--root", str(paths.root), *words)
 
 
-def spawn(paths: HostPaths, log: Path, *words: str) -> int:
-    """Start a daemon in its own session, its output in `log`; returns its process id."""
+def spawn(paths: HostPaths, log: Path, *words: str, stdin: int | None = None) -> int:
+    """Start a daemon in its own session, its output in `log`; returns its process id. It reads from
+    the descriptor `stdin`, or nothing."""
     fsio.make_dirs(log.parent, 0o700)
     argv = daemon_command(paths, *words)
     env = environment.private(log.parent, log.parent) | environment.reached()
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    nothing = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
     actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        nothing if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
@@ -70,6 +74,41 @@ def spawn(paths: HostPaths, log: Path, *words: str) -> int:
         return os.posix_spawn(
             argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
         )
+
+
+class Ahead:
+    """A daemon that is loaded and waits: it does nothing until `go`, and ends with us before."""
+
+    def __init__(self, paths: HostPaths, log: Path, *words: str) -> None:
+        told, self._tell = os.pipe()
+        try:
+            self._pid: int | None = spawn(paths, log, *words, "--ahead", stdin=told)
+        except BaseException:
+            os.close(self._tell)
+            raise
+        finally:
+            os.close(told)
+
+    def go(self) -> int:
+        """Let it begin; returns its process id."""
+        if self._pid is None:
+            raise ValueError("it was told already")
+        with contextlib.suppress(BrokenPipeError):  # it ended: whoever waits for it says so
+            os.write(self._tell, _GO)
+        pid, self._pid = self._pid, None
+        return pid
+
+    def close(self) -> None:
+        """End it, if it was not let go."""
+        os.close(self._tell)
+        if self._pid is not None:
+            _signal(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+
+def told_to_go() -> bool:
+    """In the daemon: wait for `go`; False when whoever started us ended without it."""
+    return os.read(0, len(_GO)) == _GO
 
 
 def pause(waited: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from airgap import limits
@@ -10,6 +12,7 @@ from airgap.errors import HostError
 from airgap.host import endpoint, front, launch, locks, processes
 from airgap.host.deployment import Deployment
 from airgap.host.paths import DeploymentPaths, FrontPaths, HostPaths
+from airgap.host.processes import Ahead
 
 # A supervisor gives its engine ENGINE_STOP_SECONDS and then kills it; leave it time for both.
 _STOP_SECONDS = limits.ENGINE_STOP_SECONDS + 15
@@ -55,9 +58,24 @@ def stop_engine(paths: HostPaths, place: DeploymentPaths) -> bool:
     return ended or mine
 
 
-def start_front(paths: HostPaths, name: str, port: int) -> None:
+@contextlib.contextmanager
+def front_ahead(paths: HostPaths, name: str) -> Iterator[Ahead | None]:
+    """The front of NAME, if none is alive, loads while its engine does; it holds and opens nothing
+    until `start_front`."""
+    place = paths.front(name)
+    ahead = None
+    if locks.holder(place.lock) is None:
+        ahead = launch.ahead(paths, place.log, "front", name)
+    try:
+        yield ahead
+    finally:
+        if ahead is not None:
+            ahead.close()
+
+
+def start_front(paths: HostPaths, name: str, port: int, ahead: Ahead | None = None) -> None:
     """Have the front of NAME listening on `port`. Raises ServingError `serving.daemon`."""
-    _start_listener(paths, paths.front(name), port, "front", name)
+    _start_listener(paths, paths.front(name), port, "front", name, ahead)
 
 
 def start_door(paths: HostPaths, name: str, port: int) -> None:
@@ -65,11 +83,18 @@ def start_door(paths: HostPaths, name: str, port: int) -> None:
     _start_listener(paths, paths.door(name), port, "door", name)
 
 
-def _start_listener(paths: HostPaths, place: FrontPaths, port: int, kind: str, name: str) -> None:
+def _start_listener(
+    paths: HostPaths,
+    place: FrontPaths,
+    port: int,
+    kind: str,
+    name: str,
+    ahead: Ahead | None = None,
+) -> None:
     if _listens(place, port):
         return
     _stop_listener(paths, place, kind, name)
-    pid = launch.start(paths, place.log, kind, name)
+    pid = ahead.go() if ahead is not None else launch.start(paths, place.log, kind, name)
     what = f"the {kind} of {name} on port {port}"
     processes.wait_until(lambda: _listens(place, port), pid, place.log, what)
 

@@ -152,3 +152,23 @@ def test_daemon_that_ends_at_once_is_an_error_with_its_own_words(tmp_path: Path,
     with pytest.raises(Exception, match=r"serving\.daemon") as e:
         processes.wait_until(lambda: False, pid, log, "the daemon")
     assert loud in e.value.why  # type: ignore[attr-defined]
+
+
+def test_daemon_ahead_does_nothing_until_it_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "front.log"
+    waiting = processes.Ahead(HostPaths(tmp_path), log, "front", "tiny")
+    told = processes.Ahead(HostPaths(tmp_path), log.with_name("told.log"), "front", "tiny")
+    _, status = os.waitpid(told.go(), 0)
+    told.close()
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert "host.not-staged" in log.with_name("told.log").read_text()
+    waiting.close()
+    assert log.read_text() == ""
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_daemon_ahead_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+    argv = [sys.executable, "-I", "-m", "airgap", "--root", str(tmp_path), "front", "tiny"]
+    done = subprocess.run([*argv, "--ahead"], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
