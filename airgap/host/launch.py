@@ -63,6 +63,7 @@ def choose(paths: HostPaths, kind: str | None, *, usual_root: bool) -> Launch:
         if kind == "systemd":
             manager.must_run()
             manager.make_user(wanted.user)
+            manager.must_pass(wanted.user, paths.root)
         fsio.write(paths.launch, wanted.to_bytes())
     return wanted
 

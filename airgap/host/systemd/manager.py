@@ -44,6 +44,28 @@ def make_user(name: str) -> None:
         _must("systemd-sysusers", f"{name}.conf")
 
 
+def must_pass(user: str, root: Path) -> None:
+    """Raise HostError `host.root-closed` where `user` cannot pass through the folders to `root`:
+    systemd would say no more than that a start failed. The kernel is asked, for there are ACLs."""
+    who = pwd.getpwnam(user)
+    groups = os.getgrouplist(user, who.pw_gid)
+    for folder in (*reversed(root.parents), root):
+        if not folder.is_dir():
+            return
+        asked = [_tool("test") or "test", "-x", str(folder)]
+        done = subprocess.run(
+            asked, user=who.pw_uid, group=who.pw_gid, extra_groups=groups, cwd="/", check=False
+        )
+        if done.returncode != 0:
+            raise HostError(
+                "host.root-closed",
+                f"the service user {user} cannot pass through {folder}",
+                why=f"its mode is {folder.stat().st_mode & 0o7777:04o} and it belongs to another",
+                do=f"run `chmod o+x {folder}`, which lets others pass through and not list it, or "
+                "use a root elsewhere",
+            )
+
+
 def put(name: str, text: str) -> bool:
     """Have that unit as it is written; whether it had to be changed."""
     path = FOLDER / name

@@ -71,7 +71,14 @@ def _container(podman: Podman, deployment: Deployment, folder: Path) -> str:
     user = str(launch.user())
     words = " ".join(quoted(str(p)) for p in scratch)
     return text_of(
-        ("Unit", [f"Description=Sealift {deployment.title}", "After=local-fs.target"]),
+        (
+            "Unit",
+            [
+                f"Description=Sealift {deployment.title}",
+                "After=local-fs.target",
+                "StartLimitIntervalSec=0",  # as our own units: it is tried for ever
+            ],
+        ),
         ("Container", [*_keys(podman, manifest, plan, image), *_mounts(deployment, folder)]),
         (
             "Service",

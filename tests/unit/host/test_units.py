@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from airgap.errors import HostError
 from airgap.format.manifest import Manifest
 from airgap.host import launch
 from airgap.host.paths import HostPaths
-from airgap.host.systemd import units
+from airgap.host.systemd import manager, units
 from tests.unit.host.parts import image_manifest, make_manifest
 
 WORDS = ("supervise", "tiny", "1")
@@ -31,6 +35,20 @@ def test_root_commands_the_container_engine_and_nothing_else_is_roots(
     assert launch.user_of(paths, *WORDS) == user
     assert launch.user_of(paths, "front", "tiny") == "sealift"
     assert launch.user_of(paths, "supervise-gateway", "tiny", "1") == "sealift"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask as another user")
+def test_root_that_the_service_user_cannot_enter_is_named() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        closed = Path(name)  # 0700
+        with pytest.raises(HostError) as e:
+            manager.must_pass("nobody", closed / "root")
+        assert e.value.id == "host.root-closed" and str(closed) in e.value.what
+        closed.chmod(0o711)
+        manager.must_pass("nobody", closed / "root")
+        closed.chmod(0o700)
+        os.chown(closed, pwd.getpwnam("nobody").pw_uid, -1)
+        manager.must_pass("nobody", closed / "root")
 
 
 def test_unit_of_a_containers_parent_has_the_hosts_own_mounts_and_all_rights(
