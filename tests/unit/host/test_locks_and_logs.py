@@ -162,10 +162,12 @@ def test_daemon_ahead_does_nothing_until_it_is_told(tmp_path: Path) -> None:
     told.close()
     assert os.waitstatus_to_exitcode(status) == 7
     assert "host.not-staged" in log.with_name("told.log").read_text()
+    pid = waiting._pid
+    assert pid is not None
     waiting.close()
     assert log.read_text() == ""
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with pytest.raises(ChildProcessError):  # it was ended, and waited for
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_daemon_ahead_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
