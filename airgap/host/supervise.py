@@ -23,10 +23,12 @@ from typing import IO
 
 from airgap import fsio, limits
 from airgap.errors import IntegrityError
+from airgap.format.manifest import Manifest
 from airgap.host import endpoint, launch, locks, probation, processes
 from airgap.host.deployment import load
 from airgap.host.endpoint import Endpoint
 from airgap.host.engines.interface import LaunchPlan
+from airgap.host.engines.registry import serving_plan
 from airgap.host.logs import RotatingLog
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.runtimes import runtime_for
@@ -49,6 +51,7 @@ def main(paths: HostPaths, name: str, version: str) -> int:
         deployment.paths,
         lambda port: runtime.plan(deployment, port),
         f"the supervisor of {deployment.title}",
+        public_ports(deployment.manifest),
     )
     own = launch.read(paths).kind == "own"  # else OnFailure= of the unit does it
     if code != 0 and own and probation.on_probation(paths, name, version):
@@ -56,18 +59,30 @@ def main(paths: HostPaths, name: str, version: str) -> int:
     return code
 
 
-def supervise(place: DeploymentPaths, plan: Callable[[int], LaunchPlan], what: str) -> int:
-    """Keep what `plan` starts on a port running; the state is in `place`. As `main` otherwise."""
+def public_ports(manifest: Manifest) -> frozenset[int]:
+    """What is open to others once it serves: no engine may sit there before the front does."""
+    serve = serving_plan(manifest)
+    return frozenset({serve.port} | ({serve.gateway.port} if serve.gateway else set()))
+
+
+def supervise(
+    place: DeploymentPaths, plan: Callable[[int], LaunchPlan], what: str, public: frozenset[int]
+) -> int:
+    """Keep what `plan` starts on a port, none of the `public` ones, running; the state is in
+    `place`. As `main` otherwise."""
     locks.hold(place.supervisor_lock, what)
     os.chdir(place.run)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    return _Supervisor(place, plan).run()
+    return _Supervisor(place, plan, public).run()
 
 
 class _Supervisor:
-    def __init__(self, place: DeploymentPaths, plan: Callable[[int], LaunchPlan]) -> None:
+    def __init__(
+        self, place: DeploymentPaths, plan: Callable[[int], LaunchPlan], public: frozenset[int]
+    ) -> None:
         self._paths = place
         self._plan = plan
+        self._public = public
         self._log = RotatingLog(self._paths.engine_log)
         self._crashes: list[float] = []
 
@@ -107,7 +122,7 @@ class _Supervisor:
         self._paths.endpoint.unlink(missing_ok=True)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Endpoint]:
-        port = free_port()
+        port = free_port(self._public)
         plan = self._plan(port)
         with fsio.disk_errors(f"starting {plan.argv[0]}"):
             process = subprocess.Popen(
@@ -213,11 +228,16 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
         return  # the whole group has ended
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now; the kernel does not hand it out again soon."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def free_port(public: frozenset[int] = frozenset()) -> int:
+    """A loopback port that nobody listens on now, none of the `public` ones; the kernel does not
+    hand it out again soon."""
+    with contextlib.ExitStack() as held:
+        while True:
+            s = held.enter_context(socket.socket())
+            s.bind(("127.0.0.1", 0))
+            port = int(s.getsockname()[1])
+            if port not in public:
+                return port  # those that will not do are held until here, so none comes twice
 
 
 def how_it_ended(returncode: int) -> str:

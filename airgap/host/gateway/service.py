@@ -16,7 +16,7 @@ from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import litellm, tls
 from airgap.host.paths import DeploymentPaths, HostPaths
-from airgap.host.supervise import supervise
+from airgap.host.supervise import public_ports, supervise
 from airgap.host.venv import Installer
 
 _ASK_SECONDS = 60.0
@@ -50,6 +50,7 @@ def main(paths: HostPaths, name: str, version: str) -> int:
         deployment.paths.gateway,
         lambda port: litellm.plan(deployment, port),
         f"the gateway of {deployment.title}",
+        public_ports(deployment.manifest),
     )
 
 

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from airgap.format.artifacts import Wheels
+from airgap.format.types import Gateway
 from airgap.host import endpoint, locks, processes, stage, supervise
 from airgap.host.deployment import Deployment
 from airgap.host.paths import HostPaths
@@ -176,3 +179,36 @@ def test_shared_memory_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
     process.terminate()
     assert process.wait(30) == 0
     assert not segment.exists()
+
+
+# In a namespace where the kernel has four ports to give.
+_FOUR_PORTS = """
+from pathlib import Path
+from airgap.host.supervise import free_port
+from bundler.demo.isolated import raise_loopback
+raise_loopback()
+Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40003")
+for free in range(40000, 40004):
+    for _ in range(20):
+        assert free_port(frozenset(range(40000, 40004)) - {free}) == free
+print("done")
+"""
+
+
+def test_no_engine_gets_a_port_that_is_to_be_public() -> None:
+    flags = ["-n"] if os.geteuid() == 0 else ["-rn"]
+    argv = ["unshare", *flags, sys.executable, "-c", _FOUR_PORTS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_public_ports_are_the_engines_and_the_gateways(tmp_path: Path) -> None:
+    manifest = make_manifest(HostPaths(tmp_path))
+    assert manifest.serve is not None and manifest.serve.gateway is None
+    assert supervise.public_ports(manifest) == {manifest.serve.port}
+    (wheels,) = (a for a in manifest.artifacts if isinstance(a, Wheels))
+    gate = replace(wheels, name="gate")
+    serve = replace(manifest.serve, wheels=wheels.name, gateway=Gateway(wheels="gate", port=8444))
+    artifacts = tuple(sorted((*manifest.artifacts, gate), key=lambda a: a.name))
+    both = replace(manifest, serve=serve, artifacts=artifacts)
+    assert supervise.public_ports(both) == {manifest.serve.port, 8444}
