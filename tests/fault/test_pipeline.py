@@ -14,7 +14,6 @@ from airgap.events import silent
 from airgap.format.artifacts import LockedFile, LockedWheels
 from airgap.format.lock import Lock
 from airgap.format.policy import STRICT
-from airgap.format.types import Target
 from bundler import pipeline
 from bundler.fetch.download import Options
 from bundler.scan import wheel
@@ -23,6 +22,7 @@ from bundler.scan.memory import Task
 from bundler.scan.wheelmeta import Hit
 from bundler.workspace import Workspace
 from tests.fault.web import File, Request, Web, serving, status
+from tests.locks import lab_lock
 from tests.unit.fetch.wheel_maker import make_wheel
 
 # No batches: each file has its name at once.
@@ -49,19 +49,7 @@ def locked(web: Web, folder: Path) -> Lock:
             LockedFile(path=place, sha256=sha256, size=len(data), label="127.0.0.1", url=url)
         )
     wheels = LockedWheels(name="wheels", requirements=("one",), files=tuple(files))
-    return Lock(
-        request="0" * 64,
-        name="lab",
-        version="1",
-        summary="A test",
-        release=1,
-        created=1_790_000_000,
-        not_after=1_800_000_000,
-        audience=(),
-        handling="",
-        target=Target(python="3.11", platform="x86_64-manylinux_2_36", accelerator="cpu"),
-        artifacts=(wheels,),
-    )
+    return lab_lock(wheels)
 
 
 def evidence(workspace: Workspace) -> list[bytes]:

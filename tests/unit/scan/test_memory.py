@@ -11,7 +11,6 @@ import pytest
 from airgap.format.artifacts import LockedFile, LockedWheels
 from airgap.format.lock import Lock
 from airgap.format.policy import STRICT
-from airgap.format.types import Target
 from bundler import pipeline
 from bundler.scan import image, memory, wheel
 from bundler.scan.ahead import Ahead
@@ -20,6 +19,7 @@ from bundler.scan.memory import Memory, Task
 from bundler.scan.report import Fault
 from bundler.scan.wheelmeta import Hit
 from bundler.workspace import Workspace
+from tests.locks import lab_lock
 from tests.unit.fetch.wheel_maker import make_wheel
 
 
@@ -52,20 +52,7 @@ def desk(tmp_path: Path) -> tuple[Workspace, Lock]:
         locked = LockedFile(path=place, sha256=sha256, size=size, label="l", url="https://x/y")
         files.append(locked)
     made = LockedWheels(name="wheels", requirements=("one",), files=tuple(files))
-    target = Target(python="3.11", platform="x86_64-manylinux_2_36", accelerator="cpu")
-    return workspace, Lock(
-        request="0" * 64,
-        name="lab",
-        version="1",
-        summary="A test",
-        release=1,
-        created=1_790_000_000,
-        not_after=1_800_000_000,
-        audience=(),
-        handling="",
-        target=target,
-        artifacts=(made,),
-    )
+    return workspace, lab_lock(made)
 
 
 def look(desk: tuple[Workspace, Lock], *, afresh: bool = False) -> tuple[bytes, bytes]:
