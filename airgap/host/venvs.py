@@ -72,14 +72,15 @@ def place_of(folder: Path, key: str) -> EnvironmentPaths:
 
 
 def complete(place: EnvironmentPaths, key: str) -> Environment | None:
-    """Its record, when all of it was written and its Python still is where it was."""
+    """Its record, when all of it was written, its list is there, and its Python is where it was."""
     try:
         with open(place.record, "rb") as f:
             found = Environment.from_bytes(f.read(limits.MAX_LEDGER_ENTRY_BYTES))
     except (FileNotFoundError, NotADirectoryError, FormatError):
         return None
     # Through all links: a host may have lost the interpreter that it was made with.
-    return found if found.key == key and (place.venv / "bin" / "python").exists() else None
+    whole = place.sums.is_file() and (place.venv / "bin" / "python").exists()
+    return found if whole and found.key == key else None
 
 
 def link(place: DeploymentPaths, shared: EnvironmentPaths) -> None:

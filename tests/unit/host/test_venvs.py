@@ -121,6 +121,15 @@ def test_environment_whose_python_is_gone_is_made_again(paths: HostPaths) -> Non
     assert python.exists()
 
 
+def test_environment_whose_list_is_gone_is_made_again(paths: HostPaths) -> None:
+    put(paths, make_manifest(paths, "1"))
+    place = venvs.EnvironmentPaths(environments(paths)[0])
+    place.sums.unlink()
+    second, said = put(paths, make_manifest(paths, "2"))
+    assert said[0].startswith("1 wheels in ")
+    assert second.paths.sums.read_bytes() == place.sums.read_bytes()
+
+
 def test_record_of_another_key_is_not_believed(paths: HostPaths) -> None:
     put(paths, make_manifest(paths, "1"))
     place = venvs.EnvironmentPaths(environments(paths)[0])
