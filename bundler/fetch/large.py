@@ -165,12 +165,10 @@ class Large:
             if self._size is None:
                 self._set_size(int(found[3]))
                 piece.end = self._size
-        mark = validator(response.headers)
-        known = self.partial.header.validator if self.partial.header else None
-        if known is not None and mark is not None and mark != known:
+        if self._changed(response):
             self._restart("the file changed at its source")
             return None
-        self._begin(mark)
+        self._begin(validator(response.headers))
         return piece
 
     def _accept_whole(self, piece: Piece, response: httpx2.Response) -> Piece | None:
@@ -183,10 +181,10 @@ class Large:
                 return None
             # Others may have written, and had hashed, what is not noted yet.
             if self._known or self.partial.ranges.total:
-                self._restart(
-                    "the file changed at its source, or it cannot send ranges",
-                    bounded=not self._single,
-                )
+                if self._changed(response):
+                    self._restart("the file changed at its source")
+                else:
+                    self._restart("its source sends no ranges", bounded=not self._single)
             piece.at = 0
             self._running, self._queue = [piece], []
             self._single = True
@@ -197,6 +195,12 @@ class Large:
             self._single = True
         self._begin(validator(response.headers))
         return piece
+
+    def _changed(self, response: httpx2.Response) -> bool:
+        """Whether the answer is of another file than those before."""
+        known = self.partial.header.validator if self.partial.header else None
+        mark = validator(response.headers)
+        return known is not None and mark is not None and mark != known
 
     def _check_length(self, told: int, where: str) -> None:
         if self._size is None or told == self._size:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import random
 import select
@@ -22,11 +24,13 @@ from airgap.format.lock import Lock
 from bundler.cli import cli
 from bundler.fetch import partial
 from bundler.fetch.budget import Throttle
+from bundler.fetch.job import MAX_TRIES
 from bundler.request import read
 from bundler.workspace import Workspace
-from tests.fault.web import Fault, File, Request, Web, flip, serving, status
+from tests.fault.web import Fault, File, Request, Web, claim, cut, flip, serving, status
 
 MB = 1_000_000
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 DATA = random.Random(1).randbytes(6 * MB)
 HEAD = """\
 name = "lab"
@@ -187,9 +191,23 @@ def test_ten_thousand_files_that_are_there_touch_no_network(lab: Lab) -> None:
         assert select.select([listener], [], [], 0)[0] == []
 
 
+def new_each_time() -> Fault:
+    """Another file at each request, and less of it than is asked for."""
+    numbers = itertools.count()
+
+    def fault(r: Request) -> None:
+        r.file.etag = f'"{next(numbers)}"'
+        cut(MB)(Request(r.handler, r.file, r.web))
+
+    return fault
+
+
 ENDINGS: dict[str, tuple[Fault, str, int]] = {
     "not found": (status(404), "source.http", 6),
     "wait a day": (status(429, Retry_After="86400"), "source.unreachable", 6),
+    "redirect loop": (status(302, Location="/f"), "source.redirect", 6),
+    "packed on the way": (claim(Content_Encoding="gzip"), "source.encoding", 6),
+    "another file each time": (new_each_time(), "source.changed", 6),
     "flipped bit": (flip(4000), "source.digest", 3),
 }
 
@@ -206,6 +224,17 @@ def test_a_fault_ends_with_its_exit_code(lab: Lab, web: Web, name: str) -> None:
     assert not lab.workspace.store.blob_path(sha256).exists()
 
 
+def test_nobody_at_that_address_ends_with_6(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    sha256 = lab.lock_file(f"http://127.0.0.1:{port}/f")
+    code, said = lab.fetch()
+    assert (code, "error source.unreachable: " in said) == (6, True)
+    assert "Connection refused" in said
+    assert said.count("warning source.retry: ") == MAX_TRIES - 1
+    assert not lab.workspace.store.blob_path(sha256).exists()
+
+
 def test_other_bytes_of_another_length_end_with_3(lab: Lab, web: Web) -> None:
     lab.lock_file(web.url("/f"))
     web.files["/f"] = File(DATA + b"more")
@@ -213,19 +242,52 @@ def test_other_bytes_of_another_length_end_with_3(lab: Lab, web: Web) -> None:
     assert (code, "error source.size: " in said) == (3, True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@contextlib.contextmanager
+def small_disk(store: Path, size: str) -> Iterator[None]:
+    """A file system of its own under the store."""
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(store)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(store)], check=True)
+
+
+@needs_root
 def test_a_disk_without_room_ends_with_8_before_the_first_byte(lab: Lab, web: Web) -> None:
     lab.lock_file(web.url("/f"))
     web.files["/f"] = File(DATA)
-    store = lab.workspace.store.root
-    store.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(store)], check=True)
-    try:
+    with small_disk(lab.workspace.store.root, "8m"):
         code, said = lab.fetch()
-    finally:
-        subprocess.run(["umount", "-l", str(store)], check=True)
     assert (code, "error disk.full: " in said) == (8, True)
     assert web.asked == []
+
+
+@needs_root
+def test_a_disk_that_somebody_else_fills_ends_with_8_and_goes_on_later(lab: Lab, web: Web) -> None:
+    """There is room when it begins; while the bytes come, another program takes it."""
+    sha256 = lab.lock_file(web.url("/f"))
+    store = lab.workspace.store
+    filler = store.root / "of-somebody-else"
+
+    def fills(r: Request) -> bool:
+        if web.sent > 2 * MB and not filler.exists():
+            with contextlib.suppress(OSError), filler.open("wb") as f:
+                while True:
+                    f.write(bytes(MB))
+        return False
+
+    web.files["/f"] = File(DATA, every=fills)
+    with small_disk(store.root, "80m"):
+        code, said = lab.fetch("--connections", "1")
+        assert (code, "error disk.full: " in said) == (8, True)
+        assert said.endswith("exit 8\n")
+        assert not store.blob_path(sha256).exists()
+        web.files["/f"].every, before = None, web.sent
+        filler.unlink()
+        assert lab.fetch() == (0, "")
+        assert store.blob_path(sha256).read_bytes() == DATA
+        assert 0 < web.sent - before <= len(DATA) - 2 * MB
 
 
 def test_ctrl_c_says_that_it_goes_on_and_ends_with_130(lab: Lab, web: Web) -> None:
