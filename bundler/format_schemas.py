@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from airgap import fsio, limits
-from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.codec import Document
 from airgap.format.evidence import Coverage, Findings
 from airgap.format.facts import Facts
 from airgap.format.lock import Lock
@@ -25,6 +25,7 @@ from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
 from airgap.format.receipt import Receipt
 from airgap.format.request import Request, TargetRequest
+from airgap.format.rules import Choice, Range, Text
 from airgap.format.statement import Envelope, Statement
 from airgap.format.types import Target
 

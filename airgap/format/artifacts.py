@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from airgap.format.artifact_rules import check_files, check_image, check_wheel_paths
-from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range, Text
 from airgap.format.types import (
     FileEntry,
     FileSize,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -18,35 +17,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from airgap import limits
 from airgap.errors import FormatError
 from airgap.format import canonical
 from airgap.format.names import check_path
-
-
-@dataclass(frozen=True)
-class Text:
-    """A string that matches `pattern` as a whole and has at most `max_chars` characters."""
-
-    pattern: str | None = None
-    max_chars: int = limits.MAX_LINE_CHARS
-    meaning: str = "text"
-
-
-@dataclass(frozen=True)
-class Range:
-    """An integer from `low` to `high`, both included."""
-
-    low: int
-    high: int = limits.MAX_JSON_INT
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A string that is one of `values`."""
-
-    values: tuple[str, ...]
-
+from airgap.format.rules import Checker, bad, checker, kind_of
 
 D = TypeVar("D", bound="Document")
 
@@ -97,7 +71,6 @@ class Document:
 
 
 # What a lock of 10,000 files asks 70,000 times is read from the annotations once.
-_Checker = Callable[[Any, str], None]
 _Builder = Callable[[Any, str], Any]
 
 
@@ -109,7 +82,7 @@ class _Field:
     # Whether None will do, and whether the plain value is taken as it is.
     optional: bool
     plain: bool
-    check: _Checker
+    check: Checker
     build: _Builder
 
 
@@ -132,7 +105,7 @@ def _read_fields(cls: type) -> Iterator[_Field]:
         hint = hints[f.name]
         optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
         plain = _is_plain(hint)
-        yield _Field(f.name, key, required, optional, plain, _checker(hint), _builder(hint))
+        yield _Field(f.name, key, required, optional, plain, checker(hint), _builder(hint))
 
 
 def _is_plain(hint: Any) -> bool:
@@ -150,13 +123,9 @@ def key(name: str, **kwargs: Any) -> Any:
     return dataclasses.field(metadata={"key": name}, **kwargs)
 
 
-def _bad(where: str, why: str) -> FormatError:
-    return FormatError("format.value", where, why)
-
-
 def _from_dict(cls: type[D], data: Any, where: str) -> D:
     if not isinstance(data, dict):
-        raise _bad(where, f"expected a table, found {_kind(data)}")
+        raise bad(where, f"expected a table, found {kind_of(data)}")
     fields = _fields(cls)
     for k in data:
         if k not in fields:
@@ -211,7 +180,7 @@ def _tuple_builder(item: Any) -> _Builder:
 
     def build(data: Any, where: str) -> Any:
         if not isinstance(data, list):
-            raise _bad(where, f"expected a list, found {_kind(data)}")
+            raise bad(where, f"expected a list, found {kind_of(data)}")
         return tuple([one(v, f"{where}[{i}]") for i, v in enumerate(data)])
 
     return build
@@ -222,7 +191,7 @@ def _mapping_builder(value_hint: Any) -> _Builder:
 
     def build(data: Any, where: str) -> Any:
         if not isinstance(data, dict):
-            raise _bad(where, f"expected a table, found {_kind(data)}")
+            raise bad(where, f"expected a table, found {kind_of(data)}")
         return types.MappingProxyType({k: one(v, _join(where, k)) for k, v in data.items()})
 
     return build
@@ -230,7 +199,7 @@ def _mapping_builder(value_hint: Any) -> _Builder:
 
 def _build_path(data: Any, where: str) -> PurePosixPath:
     if not isinstance(data, str):
-        raise _bad(where, f"expected a path, found {_kind(data)}")
+        raise bad(where, f"expected a path, found {kind_of(data)}")
     check_path(data, where)
     return PurePosixPath(data)
 
@@ -243,11 +212,11 @@ def _union_builder(hint: Any) -> _Builder:
 
     def build(data: Any, where: str) -> Any:
         if not isinstance(data, dict):
-            raise _bad(where, f"expected a table, found {_kind(data)}")
+            raise bad(where, f"expected a table, found {kind_of(data)}")
         kind = data.get("kind")
         if not isinstance(kind, str) or kind not in by_kind:
             why = f"'{str(kind)[:40]}' is not one of {', '.join(sorted(by_kind))}"
-            raise _bad(_join(where, "kind"), why)
+            raise bad(_join(where, "kind"), why)
         return _from_dict(by_kind[kind], data, where)
 
     return build
@@ -256,136 +225,6 @@ def _union_builder(hint: Any) -> _Builder:
 def union_by_kind(hint: Any) -> dict[str, type[Document]]:
     """The members of a tagged union by the value of their `kind` field."""
     return {a.kind: a for a in get_args(hint)}
-
-
-@functools.cache
-def _checker(hint: Any) -> _Checker:
-    """Raises FormatError for a value that is not what `hint` asks for."""
-    origin = get_origin(hint)
-    if origin is Annotated:
-        base, *rules = get_args(hint)
-        return _in_turn([_checker(base), *(_rule_checker(rule) for rule in rules)])
-    if origin in (Union, types.UnionType):
-        return _union_checker(hint)
-    if origin is tuple:
-        return _tuple_checker(get_args(hint)[0])
-    if origin is Mapping:
-        return _mapping_checker(*get_args(hint))
-    if hint is int:
-        return _check_int
-    if hint is PurePosixPath:
-        return _check_path
-    return _type_checker(hint)
-
-
-def _in_turn(checks: list[_Checker]) -> _Checker:
-    if len(checks) == 1:
-        return checks[0]
-    first, *others = checks
-
-    def check(value: Any, where: str) -> None:
-        first(value, where)
-        for other in others:
-            other(value, where)
-
-    return check
-
-
-def _type_checker(hint: Any) -> _Checker:
-    def check(value: Any, where: str) -> None:
-        if type(value) is not hint:
-            raise _bad(where, f"expected {_kind_of(hint)}, found {_kind(value)}")
-
-    return check
-
-
-def _check_int(value: Any, where: str) -> None:
-    if type(value) is not int or abs(value) > limits.MAX_JSON_INT:
-        raise _bad(where, f"expected an integer, found {_kind(value)}")
-
-
-def _check_path(value: Any, where: str) -> None:
-    if not isinstance(value, PurePosixPath):
-        raise _bad(where, f"expected a path, found {_kind(value)}")
-    check_path(str(value), where)
-
-
-def _tuple_checker(item: Any) -> _Checker:
-    one = _checker(item)
-
-    def check(value: Any, where: str) -> None:
-        if not isinstance(value, tuple):
-            raise _bad(where, f"expected a list, found {_kind(value)}")
-        for i, v in enumerate(value):
-            one(v, f"{where}[{i}]")
-
-    return check
-
-
-def _mapping_checker(key_hint: Any, value_hint: Any) -> _Checker:
-    check_key, check_value = _checker(key_hint), _checker(value_hint)
-
-    def check(value: Any, where: str) -> None:
-        for k, v in value.items():
-            check_key(k, f"{where}.{k}")
-            check_value(v, f"{where}.{k}")
-
-    return check
-
-
-def _union_checker(hint: Any) -> _Checker:
-    args = get_args(hint)
-    empty = type(None) in args
-    options = [a for a in args if a is not type(None)]
-    only = _checker(options[0]) if len(options) == 1 else None
-
-    def check(value: Any, where: str) -> None:
-        if value is None and empty:
-            return
-        if only is not None:
-            only(value, where)
-        elif type(value) not in options:
-            raise _bad(where, f"expected one of {len(options)} kinds, found {_kind(value)}")
-
-    return check
-
-
-def _rule_checker(rule: Any) -> _Checker:
-    if isinstance(rule, Text):
-        return _text_checker(rule)
-    if isinstance(rule, Range):
-        return _range_checker(rule)
-    return _choice_checker(rule)
-
-
-def _text_checker(rule: Text) -> _Checker:
-    matches = None if rule.pattern is None else re.compile(rule.pattern, re.ASCII).fullmatch
-
-    def check(value: Any, where: str) -> None:
-        if len(value) > rule.max_chars:
-            raise _bad(where, f"longer than {rule.max_chars} characters")
-        if matches is not None and matches(value) is None:
-            raise _bad(where, f"{value[:60]!r} is not {rule.meaning}")
-
-    return check
-
-
-def _range_checker(rule: Range) -> _Checker:
-    def check(value: Any, where: str) -> None:
-        if not rule.low <= value <= rule.high:
-            raise _bad(where, f"{value} is not between {rule.low} and {rule.high}")
-
-    return check
-
-
-def _choice_checker(rule: Choice) -> _Checker:
-    def check(value: Any, where: str) -> None:
-        if value not in rule.values:
-            near = difflib.get_close_matches(value, rule.values, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise _bad(where, f"{value[:60]!r} is not one of {', '.join(rule.values)}{hint}")
-
-    return check
 
 
 def _plain(value: Any) -> Any:
@@ -402,21 +241,3 @@ def _plain(value: Any) -> Any:
 
 def _join(where: str, k: str) -> str:
     return f"{where}.{k}" if where else k
-
-
-def _kind(value: Any) -> str:
-    return _kind_of(type(value))
-
-
-_KINDS = {
-    str: "text",
-    int: "an integer",
-    bool: "true or false",
-    dict: "a table",
-    list: "a list",
-    type(None): "nothing",
-}
-
-
-def _kind_of(hint: Any) -> str:
-    return _KINDS.get(hint) or str(getattr(hint, "__name__", "a value"))

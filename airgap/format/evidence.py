@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Text
 from airgap.format.types import Line, Name, Prose, Severity, Sha256, Token
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range, Text
 from airgap.format.types import FileSize, Port, Seconds
 
 # A model of CPU or GPU as its maker writes it: "AMD EPYC 9654 96-Core Processor".

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from airgap.format.artifact_rules import check_artifacts, check_serve
 from airgap.format.artifacts import LockedArtifact
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import (
     Line,
     Name,

@@ -9,7 +9,8 @@ from typing import Annotated
 from airgap.errors import FormatError
 from airgap.format.artifact_rules import check_artifacts, check_serve, pick
 from airgap.format.artifacts import Adapter, Artifact, Image, Model, PlainFiles, Wheels
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import (
     Blake3,
     FileSize,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from airgap.format.artifacts import ModelFormat
-from airgap.format.codec import Choice, Document, Range
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range
 from airgap.format.types import Line, Name, Prose, Severity, Sha256
 
 

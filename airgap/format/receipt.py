@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
-from airgap.format.codec import Choice, Document, Range
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range
 from airgap.format.types import FileSize, Name, Release, Seconds, Sha256, Token, Version
 
 

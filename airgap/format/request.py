@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from airgap.errors import FormatError
-from airgap.format.codec import Document, Range, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Range, Text
 from airgap.format.types import (
     Line,
     Name,

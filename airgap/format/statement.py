@@ -15,7 +15,8 @@ from typing import Annotated
 from airgap import limits
 from airgap.errors import FormatError
 from airgap.format import canonical
-from airgap.format.codec import Choice, Document, Text, key
+from airgap.format.codec import Document, key
+from airgap.format.rules import Choice, Text
 from airgap.format.types import Line, Officer, Prose, Sha256
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

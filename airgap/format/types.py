@@ -8,7 +8,8 @@ from typing import Annotated
 
 from airgap import limits
 from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range, Text
 
 Sha256 = Annotated[str, Text(r"[0-9a-f]{64}", 64, "a SHA-256 in 64 lower-case hex digits")]
 Blake3 = Annotated[str, Text(r"[0-9a-f]{64}", 64, "a BLAKE3 in 64 lower-case hex digits")]

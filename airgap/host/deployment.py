@@ -13,8 +13,9 @@ from typing import Annotated
 from airgap import fsio, limits
 from airgap.errors import FormatError, HostError, IntegrityError
 from airgap.format.artifacts import PlainFiles
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
 from airgap.format.manifest import Manifest
+from airgap.format.rules import Choice
 from airgap.format.types import FileEntry, Line, Name, Seconds, Sha256, Version
 from airgap.host.paths import DeploymentPaths, HostPaths
 

@@ -11,7 +11,8 @@ from typing import Annotated
 from airgap import fsio, limits
 from airgap.errors import FormatError, IntegrityError
 from airgap.format import canonical
-from airgap.format.codec import Choice, Document, Range
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range
 from airgap.format.types import Line, Port, Seconds
 from airgap.host import locks
 from airgap.host.paths import DeploymentPaths

@@ -24,7 +24,8 @@ from typing import Annotated
 from airgap import fsio, limits
 from airgap.errors import FormatError, HostError, SealiftError
 from airgap.format import canonical
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import Port
 from airgap.host import endpoint, locks
 from airgap.host.deployment import load

@@ -14,7 +14,8 @@ from typing import Annotated
 
 from airgap import fsio, limits
 from airgap.errors import FormatError, HostError, IntegrityError
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import Name
 from airgap.host import processes
 from airgap.host.deployment import load

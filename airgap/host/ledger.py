@@ -17,7 +17,8 @@ from typing import Annotated, Any
 from airgap import fsio, limits
 from airgap.errors import FormatError, IntegrityError
 from airgap.format import canonical
-from airgap.format.codec import Document, Range
+from airgap.format.codec import Document
+from airgap.format.rules import Range
 from airgap.format.types import Line, Seconds, Sha256, Token
 
 # `prev` of the first entry, and the head of a ledger without entries.

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from airgap import fsio, limits
 from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import Name, Seconds, Version
 from airgap.host.paths import HostPaths
 

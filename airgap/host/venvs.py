@@ -16,7 +16,8 @@ from typing import Annotated
 
 from airgap import fsio, limits
 from airgap.errors import FormatError
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import Line, Seconds, Sha256
 from airgap.host.paths import DeploymentPaths, HostPaths
 

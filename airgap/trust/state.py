@@ -14,7 +14,8 @@ from typing import Annotated
 
 from airgap import fsio, limits
 from airgap.errors import FormatError, TrustError
-from airgap.format.codec import Choice, Document, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Text
 from airgap.format.statement import b64decode
 from airgap.format.types import Seconds, Token
 

@@ -18,7 +18,8 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from airgap import fsio, limits
 from airgap.errors import TrustError
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.trust import state as trust_state
 from airgap.trust.decide import DAY
 from airgap.trust.learn import check_first_root, learn_roots, learn_targets, root_of, targets_of

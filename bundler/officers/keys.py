@@ -10,7 +10,8 @@ from securesystemslib.signer import Signer, SSlibKey
 
 from airgap import fsio
 from airgap.errors import FormatError, TrustError, UsageError
-from airgap.format.codec import Choice, Document, Text
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Text
 from airgap.format.types import Officer
 from airgap.trust.keys import OFFICER_FIELD
 

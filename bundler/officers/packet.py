@@ -20,10 +20,11 @@ from typing import Annotated
 
 from airgap import carrier, fsio, limits
 from airgap.errors import FormatError, IntegrityError, UsageError
-from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.codec import Document
 from airgap.format.evidence import Coverage, Findings
 from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
+from airgap.format.rules import Choice, Range, Text
 from airgap.format.statement import KeyId
 from airgap.format.types import Line, Officer, Sha256
 

@@ -20,7 +20,8 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from airgap import fsio, limits
 from airgap.errors import TrustError, UsageError
-from airgap.format.codec import Choice, Document, Range
+from airgap.format.codec import Document
+from airgap.format.rules import Choice, Range
 from airgap.format.types import Sha256
 from airgap.trust.metadata import parse
 

@@ -26,7 +26,7 @@ from airgap.format.artifacts import (
     PlainFiles,
     Wheels,
 )
-from airgap.format.codec import Choice, Document, Range, Text
+from airgap.format.codec import Document
 from airgap.format.evidence import Coverage, Covered, Findings
 from airgap.format.facts import Facts
 from airgap.format.lock import Lock
@@ -34,6 +34,7 @@ from airgap.format.manifest import EVIDENCE_KINDS, Evidence, Manifest
 from airgap.format.policy import Policy
 from airgap.format.receipt import Receipt
 from airgap.format.request import AdapterRequest, ModelRequest, Request, WheelsRequest
+from airgap.format.rules import Choice, Range, Text
 from airgap.format.statement import Envelope, Statement
 from airgap.format.types import FileEntry, Serve
 

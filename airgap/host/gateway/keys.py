@@ -15,7 +15,8 @@ from typing import Annotated
 
 from airgap import fsio, limits
 from airgap.errors import FormatError, IntegrityError, UsageError
-from airgap.format.codec import Choice, Document
+from airgap.format.codec import Document
+from airgap.format.rules import Choice
 from airgap.format.types import Name, Seconds, Sha256
 from airgap.host import launch, ledger
 from airgap.host.paths import HostPaths
