@@ -1,8 +1,9 @@
 """Below the HTTP client: large reads, a deadline for an answer's head, and a way to stop waiting.
 
 The client reads 64 KiB at a time and waits for each read alone. Here a read takes up to a megabyte
-(a third of the work for the same bytes), a head must be complete in time however slowly it drips,
-and every socket can be shut down from another thread.
+(a third of the work for the same bytes), also where TLS brings 16 KiB in each record (RFC 8446
+section 5.1), a head must be complete in time however slowly it drips, and every socket can be shut
+down from another thread.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 
@@ -88,19 +91,46 @@ class _Backend:
         self._inner.sleep(seconds)
 
 
-class _Stream:
-    """One connection (httpcore2.NetworkStream)."""
+def _more(records: ssl.SSLSocket, most: int) -> Iterator[bytes]:
+    """What came already of further TLS records. An end or an error is left to the next read, which
+    waits and meets it again."""
+    records.settimeout(0)
+    while most > 0:
+        try:
+            data = records.recv(most)
+        except OSError:
+            return
+        if not data:
+            return
+        most -= len(data)
+        yield data
 
-    def __init__(self, inner: Any, sockets: Sockets) -> None:
+
+class _Stream:
+    """One connection (httpcore2.NetworkStream). `records`: its socket, where that does the TLS."""
+
+    def __init__(
+        self,
+        inner: Any,
+        sockets: Sockets,
+        records: ssl.SSLSocket | None = None,
+        *,
+        tls: bool = False,
+    ) -> None:
         self._inner = inner
         self._sockets = sockets
+        self._records = records
+        self._tls = tls
         sockets.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         # The caller's limit is its habit, not a need: it takes whatever comes.
         del max_bytes
         wait = self._sockets.timeout(timeout)
-        data: bytes = self._inner.read(self._sockets.read_bytes, timeout=wait)
+        most = self._sockets.read_bytes
+        data: bytes = self._inner.read(most, timeout=wait)
+        if data and self._records is not None:
+            return b"".join([data, *_more(self._records, most - len(data))])
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -110,7 +140,10 @@ class _Stream:
         self._inner.close()
 
     def start_tls(self, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._inner.start_tls(*args, **kwargs), self._sockets)
+        secured = self._inner.start_tls(*args, **kwargs)
+        # Inside the TLS of a proxy the socket is the proxy's: its bytes are still encrypted.
+        records = None if self._tls else secured.get_extra_info("socket")
+        return _Stream(secured, self._sockets, records, tls=True)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
