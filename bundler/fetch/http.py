@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from airgap.errors import SourceError, UsageError
+from bundler.fetch import body
 from bundler.fetch.item import Item
 from bundler.fetch.sockets import Sockets
 
@@ -103,8 +104,9 @@ class Web:
 
     @contextlib.contextmanager
     def get(self, source: Source, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
-        """The answer (200, 206 or 416) to a GET of the source. Raises Again, SourceError, and
-        whatever `Access.refused` raises."""
+        """The answer (200, 206 or 416) to a GET of the source; `chunks` reads its body. Raises
+        Again, SourceError, and whatever `Access.refused` raises."""
+        import httpcore2
         import httpx2
 
         try:
@@ -113,11 +115,15 @@ class Web:
                 yield response
             finally:
                 response.close()
-        except httpx2.TransportError as e:
+        except (httpx2.TransportError, httpcore2.NetworkError, httpcore2.TimeoutException) as e:
             source.forget()
             raise _transport(source.item, e) from e
         except (httpx2.InvalidURL, httpx2.HTTPError) as e:
             raise unreachable(source.item, cause(e)) from e
+
+    def chunks(self, response: httpx2.Response) -> Iterator[bytes]:
+        """The body of an answer, as it comes. For use inside `get`."""
+        return body.chunks(response, self._stall)
 
     def _located(self, source: Source, headers: Mapping[str, str]) -> httpx2.Response:
         """Ask where the last answer came from; where that has expired, from the start."""
@@ -268,7 +274,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, date.timestamp() - time.time())
 
 
-def _transport(item: Item, e: httpx2.TransportError) -> Exception:
+def _transport(item: Item, e: Exception) -> Exception:
     """Worth another try, but for a certificate that does not hold."""
     import ssl
 

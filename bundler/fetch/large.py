@@ -253,7 +253,7 @@ class Large:
         noted, since = piece.at, time.monotonic()
         begun = piece.at
         try:
-            for chunk in response.iter_raw():
+            for chunk in job.web.chunks(response):
                 job.check_stop()
                 with job.changed:
                     if piece not in self._running:

@@ -88,7 +88,7 @@ def fetch_small(job: Job, source: http.Source, batch: Batch) -> None:
         with job.web.get(source, {}) as response:
             if response.status_code != 200:
                 raise http.Again(f"the server answered {response.status_code} to a plain request")
-            for chunk in response.iter_raw():
+            for chunk in job.web.chunks(response):
                 received += len(chunk)
                 job.check_stop()
                 if received > size:

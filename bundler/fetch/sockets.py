@@ -29,7 +29,7 @@ class Sockets:
         self.read_bytes = read_bytes
         self._mine = threading.local()
         self._lock = threading.Lock()
-        self._open: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._open: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._shut = False
 
     def watch(self, client: httpx2.Client) -> None:
@@ -57,7 +57,7 @@ class Sockets:
         left = max(0.001, until - time.monotonic())
         return left if asked is None else min(asked, left)
 
-    def add(self, stream: _Stream) -> None:
+    def add(self, stream: Stream) -> None:
         """Remember it, for `shut_down`."""
         with self._lock:
             self._open.add(stream)
@@ -81,11 +81,11 @@ class _Backend:
         self._inner = inner
         self._sockets = sockets
 
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._inner.connect_tcp(*args, **kwargs), self._sockets)
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> Stream:
+        return Stream(self._inner.connect_tcp(*args, **kwargs), self._sockets)
 
-    def connect_unix_socket(self, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._inner.connect_unix_socket(*args, **kwargs), self._sockets)
+    def connect_unix_socket(self, *args: Any, **kwargs: Any) -> Stream:
+        return Stream(self._inner.connect_unix_socket(*args, **kwargs), self._sockets)
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)
@@ -106,7 +106,7 @@ def _more(records: ssl.SSLSocket, most: int) -> Iterator[bytes]:
         yield data
 
 
-class _Stream:
+class Stream:
     """One connection (httpcore2.NetworkStream). `records`: its socket, where that does the TLS."""
 
     def __init__(
@@ -124,10 +124,14 @@ class _Stream:
         sockets.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # The caller's limit is its habit, not a need: it takes whatever comes.
+        """For the client, whose limit is its habit and no need: it takes whatever comes."""
         del max_bytes
+        return self.take(self._sockets.read_bytes, timeout)
+
+    def take(self, most: int, timeout: float | None) -> bytes:
+        """At most so many bytes; none at the end. `timeout` in seconds, for the first of them."""
+        most = min(most, self._sockets.read_bytes)
         wait = self._sockets.timeout(timeout)
-        most = self._sockets.read_bytes
         data: bytes = self._inner.read(most, timeout=wait)
         if data and self._records is not None:
             return b"".join([data, *_more(self._records, most - len(data))])
@@ -139,11 +143,11 @@ class _Stream:
     def close(self) -> None:
         self._inner.close()
 
-    def start_tls(self, *args: Any, **kwargs: Any) -> _Stream:
+    def start_tls(self, *args: Any, **kwargs: Any) -> Stream:
         secured = self._inner.start_tls(*args, **kwargs)
         # Inside the TLS of a proxy the socket is the proxy's: its bytes are still encrypted.
         records = None if self._tls else secured.get_extra_info("socket")
-        return _Stream(secured, self._sockets, records, tls=True)
+        return Stream(secured, self._sockets, records, tls=True)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
