@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -160,8 +161,10 @@ def give(paths: HostPaths, path: Path) -> None:
 
 
 def _chown(path: Path, uid: int, gid: int) -> None:
-    """Never through a link: what lies in there may be the service user's own doing."""
+    """By open folders and never through a link: what lies in there may be the service user's own
+    doing, also while we look."""
     os.chown(path, uid, gid, follow_symlinks=False)
-    if path.is_dir() and not path.is_symlink():
-        for entry in os.scandir(path):
-            _chown(Path(entry.path), uid, gid)
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        for _, folders, files, opened in os.fwalk(path, follow_symlinks=False):
+            for name in (*folders, *files):
+                os.chown(name, uid, gid, dir_fd=opened, follow_symlinks=False)
