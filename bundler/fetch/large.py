@@ -19,7 +19,7 @@ from airgap.events import Warn
 from bundler.digests import keep_git
 from bundler.fetch import http
 from bundler.fetch.budget import Pace
-from bundler.fetch.hashing import Follower
+from bundler.fetch.hashing import Follower, read_again
 from bundler.fetch.item import Item
 from bundler.fetch.job import Job, check, git_size, wrong
 from bundler.fetch.partial import Header, Partial
@@ -324,6 +324,10 @@ class Large:
         """All bytes are there: check the digests and give the blob its name."""
         job, size = self._job, self._size or 0
         found = self._follower.finish(size)
+        if self._restarts:
+            # A connection from before may have written over what was hashed from memory already;
+            # none is left now.
+            found = read_again(self.partial.fd, size, git_size(self.item))
         try:
             check(self.item, found)
         except IntegrityError:

@@ -24,9 +24,9 @@ from airgap.errors import DiskError, SealiftError
 from airgap.events import Event, Progress, Warn, silent
 from airgap.store import Store
 from bundler.digests import blake3_of
-from bundler.fetch import budget, partial
+from bundler.fetch import budget, large, partial
 from bundler.fetch.download import Item, Options, fetch
-from bundler.fetch.ranges import Ranges
+from bundler.fetch.ranges import Piece, Ranges
 from tests.fault.web import (
     Fault,
     File,
@@ -287,6 +287,42 @@ def test_the_bandwidth_limit_holds(web: Web, store: Store) -> None:
     started = time.monotonic()
     fetch([item(web, data)], store, silent, options=Options(limit_rate=MB))
     assert time.monotonic() - started > 1.7
+
+
+def test_what_a_late_connection_writes_is_not_taken_for_the_file(
+    web: Web, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file changes; a connection that had old bytes in hand writes them when the new ones have
+    been hashed. The name would say one thing and the blob be another."""
+    other = bytes(len(DATA))
+    in_hand, all_came = threading.Event(), threading.Event()
+    late = 0
+
+    def answers(r: Request) -> bool | None:
+        if len(web.asked) == 1:
+            return False
+        assert in_hand.wait(10)
+        return becomes(DATA, '"new"')(r)
+
+    write, check_end = partial.Partial.write, large.Large._check_end
+
+    def writes_late(self: partial.Partial, offset: int, data: bytes) -> None:
+        nonlocal late
+        if not any(data[:100]):
+            in_hand.set()
+            late += all_came.wait(10)
+        write(self, offset, data)
+
+    def says_so(self: large.Large, piece: Piece) -> None:
+        check_end(self, piece)
+        all_came.set()
+
+    monkeypatch.setattr(partial.Partial, "write", writes_late)
+    monkeypatch.setattr(large.Large, "_check_end", says_so)
+    web.files["/f"] = File(other, etag='"old"', every=answers)
+    fetch([item(web)], store, silent, options=Options(connections=2), sleep=no_sleep)
+    assert late == 1
+    assert hashlib.sha256(store.blob_path(SHA256).read_bytes()).hexdigest() == SHA256
 
 
 def test_no_room_is_told_before_the_first_byte(
