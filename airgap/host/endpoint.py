@@ -14,7 +14,7 @@ from airgap.format import canonical
 from airgap.format.codec import Document
 from airgap.format.rules import Choice, Range
 from airgap.format.types import Line, Port, Seconds
-from airgap.host import locks
+from airgap.host import locks, theirs
 from airgap.host.paths import DeploymentPaths
 
 Pid = Annotated[int, Range(1)]
@@ -48,13 +48,9 @@ def write(paths: DeploymentPaths, endpoint: Endpoint) -> None:
 
 def read(paths: DeploymentPaths) -> Endpoint | None:
     """What was written last, by whomever; None when nothing was."""
-    try:
-        with open(paths.endpoint, "rb") as f:
-            data = f.read(limits.MAX_LEDGER_ENTRY_BYTES)
-    except FileNotFoundError:
+    data = theirs.read(paths.endpoint, limits.MAX_LEDGER_ENTRY_BYTES)
+    if data is None:
         return None
-    except OSError as e:
-        raise fsio.wrap_os_error(e, f"reading {paths.endpoint}") from e
     try:
         return Endpoint.from_json(canonical.decode(data))
     except FormatError as e:

@@ -27,7 +27,7 @@ from airgap.format import canonical
 from airgap.format.codec import Document
 from airgap.format.rules import Choice
 from airgap.format.types import Port
-from airgap.host import endpoint, locks
+from airgap.host import endpoint, locks, theirs
 from airgap.host.deployment import load
 from airgap.host.endpoint import Pid
 from airgap.host.engines.registry import serving_plan
@@ -55,11 +55,13 @@ def live(paths: FrontPaths) -> FrontState | None:
     pid = locks.holder(paths.lock)
     if pid is None:
         return None
-    try:
-        with open(paths.state, "rb") as f:
-            state = FrontState.from_json(canonical.decode(f.read(limits.MAX_LEDGER_ENTRY_BYTES)))
-    except (FileNotFoundError, FormatError):
+    data = theirs.read(paths.state, limits.MAX_LEDGER_ENTRY_BYTES)
+    if data is None:
         return None  # it has not written it yet
+    try:
+        state = FrontState.from_json(canonical.decode(data))
+    except FormatError:
+        return None  # nor of this form: it will be
     return state if state.pid == pid else None
 
 

@@ -144,11 +144,20 @@ def forget_boot(paths: HostPaths, name: str) -> None:
 
 def give(paths: HostPaths, path: Path) -> None:
     """Make `path`, and all below it, the service user's, where there is one."""
+    user = service_user(paths)
+    if user is not None:
+        with fsio.disk_errors(f"giving {path} to {user.pw_name}"):
+            _chown(path, user.pw_uid, user.pw_gid)
+
+
+def service_user(paths: HostPaths) -> pwd.struct_passwd | None:
+    """Whom the daemons run as; None where they run as we do. Raises HostError
+    `host.service-user`."""
     chosen = read(paths)
     if chosen.kind == "own":
-        return
+        return None
     try:
-        user = pwd.getpwnam(chosen.user)
+        return pwd.getpwnam(chosen.user)
     except KeyError as e:
         raise HostError(
             "host.service-user",
@@ -156,8 +165,6 @@ def give(paths: HostPaths, path: Path) -> None:
             why="the daemons run as that user under systemd",
             do="run `airgap service install`, which makes it",
         ) from e
-    with fsio.disk_errors(f"giving {path} to {chosen.user}"):
-        _chown(path, user.pw_uid, user.pw_gid)
 
 
 def _chown(path: Path, uid: int, gid: int) -> None:

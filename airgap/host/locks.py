@@ -15,6 +15,7 @@ from pathlib import Path
 
 from airgap import fsio
 from airgap.errors import HostError
+from airgap.host import theirs
 
 # struct flock of Linux on 64 bits: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
@@ -44,7 +45,7 @@ def holder(path: Path) -> int | None:
     """Process id of the daemon that holds the lock at `path`, or None when nobody does."""
     try:
         # To ask needs no right to write: a relay sees the engines' folders read-only.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = theirs.open_file(path)
     except FileNotFoundError:
         return None
     try:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from airgap import fsio, limits
+from airgap.host import theirs
 
 
 class RotatingLog:
@@ -40,14 +41,16 @@ class RotatingLog:
 def tail(
     path: Path, lines: int = limits.LOG_TAIL_LINES, max_bytes: int = limits.LOG_TAIL_BYTES
 ) -> str:
-    """The last lines of a log as text, control characters shown harmlessly; '' when it is empty."""
+    """The last lines of a log as text, control characters shown harmlessly; '' when it is empty.
+    Raises IntegrityError `host.not-a-file`."""
     try:
-        with open(path, "rb") as f:
-            size = f.seek(0, os.SEEK_END)
-            f.seek(max(0, size - max_bytes))
-            data = f.read(max_bytes)
+        fd = theirs.open_file(path)
     except FileNotFoundError:
         return ""
+    with os.fdopen(fd, "rb") as f, fsio.disk_errors(f"reading {path}"):
+        size = f.seek(0, os.SEEK_END)
+        f.seek(max(0, size - max_bytes))
+        data = f.read(max_bytes)
     text = data.decode("utf-8", "replace")
     shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
     return "\n".join(shown.splitlines()[-lines:])

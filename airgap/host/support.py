@@ -18,7 +18,7 @@ from pathlib import Path
 import airgap
 from airgap import fsio, limits
 from airgap.errors import SealiftError
-from airgap.host import facts, inventory, logs, redact
+from airgap.host import facts, inventory, logs, redact, theirs
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.status import status
 
@@ -47,7 +47,7 @@ def _members(paths: HostPaths) -> Iterator[tuple[str, str]]:
     yield "README.txt", _README
     yield "airgap.txt", f"{airgap.__version__}, Python {sys.version.split()[0]}\n"
     yield "host.json", _host(paths)
-    yield "status.json", json.dumps([dataclasses.asdict(s) for s in status(paths)], indent=1)
+    yield "status.json", _status(paths)
     for path in (paths.ledger, paths.policy, paths.launch):
         yield from _whole(paths, path, secrets)
     for path in sorted(paths.receipts.glob("*.json")) if paths.receipts.is_dir() else ():
@@ -56,7 +56,8 @@ def _members(paths: HostPaths) -> Iterator[tuple[str, str]]:
         front = paths.front(name)
         for path in (front.state, paths.probation(name)):
             yield from _whole(paths, path, secrets)
-        yield from _end(paths, front.log, secrets)
+        for log in (front.log, paths.door(name).log):
+            yield from _end(paths, log, secrets)
     for h in inventory.holdings(paths):
         if h.manifest is not None:
             shown = redact.manifest(h.manifest).to_bytes().decode()
@@ -77,18 +78,33 @@ def _deployment(
 
 
 def _whole(paths: HostPaths, path: Path, secrets: list[str]) -> Iterator[tuple[str, str]]:
+    name = str(path.relative_to(paths.root))
     try:
-        with open(path, "rb") as f:
-            data = f.read(limits.MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return  # it is not there, which status.json tells
-    yield str(path.relative_to(paths.root)), redact.text(data, secrets)
+        data = theirs.read(path, limits.MAX_DOCUMENT_BYTES)
+    except SealiftError as e:
+        yield name, _said(e)
+        return
+    if data is not None:
+        yield name, redact.text(data.decode("utf-8", "replace"), secrets)
 
 
 def _end(paths: HostPaths, path: Path, secrets: list[str]) -> Iterator[tuple[str, str]]:
-    said = logs.tail(path, lines=limits.SUPPORT_LOG_LINES, max_bytes=limits.SUPPORT_LOG_BYTES)
+    name = str(path.relative_to(paths.root))
+    try:
+        said = logs.tail(path, lines=limits.SUPPORT_LOG_LINES, max_bytes=limits.SUPPORT_LOG_BYTES)
+    except SealiftError as e:
+        yield name, _said(e)
+        return
     if said:
-        yield str(path.relative_to(paths.root)), redact.text(said, secrets) + "\n"
+        yield name, redact.text(said, secrets) + "\n"
+
+
+def _status(paths: HostPaths) -> str:
+    """What `airgap status` says."""
+    try:
+        return json.dumps([dataclasses.asdict(s) for s in status(paths)], indent=1)
+    except SealiftError as e:
+        return _said(e)
 
 
 def _host(paths: HostPaths) -> str:
@@ -96,7 +112,12 @@ def _host(paths: HostPaths) -> str:
     try:
         return facts.measure(paths).to_bytes().decode()
     except SealiftError as e:
-        return f"{e.id}: {e.what}: {e.why}\n"
+        return _said(e)
+
+
+def _said(e: SealiftError) -> str:
+    """In place of what cannot be shown: who helps from afar has to know."""
+    return f"{e.id}: {e.what}: {e.why}\n"
 
 
 _README = """\

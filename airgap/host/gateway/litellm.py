@@ -11,9 +11,9 @@ import json
 import secrets
 from pathlib import Path
 
-from airgap import fsio
+from airgap import fsio, limits
 from airgap.errors import HostError
-from airgap.host import environment
+from airgap.host import environment, theirs
 from airgap.host.deployment import Deployment
 from airgap.host.engines.interface import LaunchPlan
 from airgap.host.engines.registry import serving_plan
@@ -81,8 +81,8 @@ def plan(deployment: Deployment, port: int) -> LaunchPlan:
 def master_key(place: DeploymentPaths) -> str:
     """The key between the door and this LiteLLM; made when there is none. Never in argv."""
     path: Path = place.run / "master.key"
-    try:
-        return path.read_text("ascii")
-    except FileNotFoundError:
-        fsio.write(path, f"sk-{secrets.token_urlsafe(32)}".encode(), 0o600)
-        return path.read_text("ascii")
+    found = theirs.read(path, limits.KIB)
+    if found is None:
+        found = f"sk-{secrets.token_urlsafe(32)}".encode()
+        fsio.write(path, found, 0o600)
+    return found.decode("ascii")

@@ -97,6 +97,9 @@ def ensure(paths: HostPaths, gateway: DeploymentPaths) -> bool:
         return False
     names = list(dict.fromkeys([socket.gethostname() or "localhost", "localhost"]))
     fsio.make_dirs(gateway.tmp, 0o700)
+    # It is the wheels' code that runs: with no more rights than LiteLLM will have.
+    user = launch.service_user(paths)
+    launch.give(paths, gateway.tmp)
     done = subprocess.run(
         [str(gateway.venv / "bin/python"), "-I", "-c", _SELF_SIGNED],
         input=json.dumps(names),
@@ -105,6 +108,9 @@ def ensure(paths: HostPaths, gateway: DeploymentPaths) -> bool:
         encoding="utf-8",
         timeout=_MAKE_SECONDS,
         check=False,
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        extra_groups=None if user is None else (),
     )
     if done.returncode != 0:
         raise HostError(
