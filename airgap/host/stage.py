@@ -18,7 +18,7 @@ from airgap.events import Line, Sink, silent
 from airgap.format import chat_template
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
-from airgap.host import interpreter, venv
+from airgap.host import interpreter, locks, venv
 from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record, trees
 from airgap.host.engines.registry import engine_for
 from airgap.host.gateway import service as gateway
@@ -108,7 +108,13 @@ def _is_staged(place: DeploymentPaths, digest: str) -> bool:
             why=f"staged: {record.manifest[:16]}, this bundle: {digest[:16]}",
             do="give the bundle another version; two contents under one version are never mixed",
         )
-    return True
+    return _has_environments(place) or locks.holder(place.supervisor_lock) is not None
+
+
+def _has_environments(place: DeploymentPaths) -> bool:
+    """Those that its links name: they are shared, and may have been lost without it."""
+    links = [p.venv for p in (place, place.gateway) if p.venv.is_symlink()]
+    return all((venv / "bin" / "python").exists() for venv in links)
 
 
 def link_files(store: Store, files: Iterable[tuple[Path, FileEntry]]) -> None:

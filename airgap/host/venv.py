@@ -90,13 +90,14 @@ def build(
 
     Returns its record. The caller holds the host's lock. Raises IntegrityError
     `venv.hash-mismatch` (exit 3), HostError `host.venv-missing`, `host.wheel-unfit`,
-    `host.venv-failed` (exit 7).
+    `host.venv-failed`, `host.environment-in-use` (exit 7).
     """
     listing = requirements(wheels)
     answered = interpreter.ask(python)
     # One that does not say its version is told apart when it has to make the environment.
     key = venvs.key_of(answered[0] if answered else str(python), listing)
     shared = venvs.place_of(paths.venvs, key)
+    venvs.mend(shared, key)
     found = venvs.complete(shared, key)
     if found is None:
         begun = time.monotonic()
@@ -149,7 +150,7 @@ def _build(
     sink: Sink,
 ) -> None:
     env = _environment(paths)
-    fsio.remove_tree(shared.folder)
+    venvs.remove(shared)
     fsio.make_dirs(shared.folder)
     fsio.write(shared.requirements, listing.encode())
     _make(shared, python, installer, env)

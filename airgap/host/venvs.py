@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from airgap import fsio, limits
-from airgap.errors import FormatError
+from airgap.errors import FormatError, HostError
 from airgap.format.codec import Document
 from airgap.format.rules import Choice
 from airgap.format.types import Line, Seconds, Sha256
@@ -74,14 +74,60 @@ def place_of(folder: Path, key: str) -> EnvironmentPaths:
 
 def complete(place: EnvironmentPaths, key: str) -> Environment | None:
     """Its record, when all of it was written, its list is there, and its Python is where it was."""
+    found = _recorded(place, key)
+    return found if place.sums.is_file() and _has_python(place) else None
+
+
+def _recorded(place: EnvironmentPaths, key: str) -> Environment | None:
     try:
         with open(place.record, "rb") as f:
             found = Environment.from_bytes(f.read(limits.MAX_LEDGER_ENTRY_BYTES))
     except (FileNotFoundError, NotADirectoryError, FormatError):
         return None
-    # Through all links: a host may have lost the interpreter that it was made with.
-    whole = place.sums.is_file() and (place.venv / "bin" / "python").exists()
-    return found if whole and found.key == key else None
+    return found if found.key == key else None
+
+
+def _has_python(place: EnvironmentPaths) -> bool:
+    """Through all links: a host may have lost the interpreter that it was made with."""
+    return (place.venv / "bin" / "python").exists()
+
+
+def mend(place: EnvironmentPaths, key: str) -> None:
+    """Give it its list back from a deployment that has the same. The caller holds the host's lock.
+
+    Raises HostError `host.environment-in-use` when it cannot be used, nor be made again without
+    taking it away from what runs from it.
+    """
+    users = [] if complete(place, key) else _users(place)
+    if not users or not _has_python(place):
+        return
+    record = _recorded(place, key)
+    sums = None if record is None else record.sums
+    for user in users:
+        listed = fsio.read_if_there(user / "venv.sums", limits.MAX_SUMS_BYTES)
+        if listed is not None and hashlib.sha256(listed).hexdigest() == sums:
+            fsio.write(place.sums, listed, 0o444)
+            return
+    names = ", ".join(sorted(" ".join(u.relative_to(_deployments(place)).parts) for u in users))
+    raise HostError(
+        "host.environment-in-use",
+        f"{place.folder} has lost its record, and {names} runs from it",
+        why="it cannot be told whether it is whole, and to make it again would take it away",
+        do="run `airgap verify --installed`, then uninstall what runs from it and install both",
+    )
+
+
+def _deployments(place: EnvironmentPaths) -> Path:
+    return place.folder.parents[1] / "deployments"
+
+
+def _users(place: EnvironmentPaths) -> list[Path]:
+    """Folders of deployments, or of their gateways, whose link names it."""
+    return [p.parent for p in _links(_deployments(place)) if _target(p) == place.folder]
+
+
+def _target(link: Path) -> Path:
+    return Path(os.path.normpath(link.parent / os.readlink(link))).parent
 
 
 def link(place: DeploymentPaths, shared: EnvironmentPaths) -> None:
@@ -97,13 +143,13 @@ def unused(paths: HostPaths) -> tuple[Path, ...]:
     """Folders of environments, complete or not, that no deployment's link names."""
     if not paths.venvs.is_dir():
         return ()
-    used = {Path(os.path.normpath(p.parent / os.readlink(p))).parent for p in _links(paths)}
+    used = {_target(p) for p in _links(paths.deployments)}
     return tuple(sorted(p for p in paths.venvs.iterdir() if p not in used))
 
 
-def _links(paths: HostPaths) -> list[Path]:
+def _links(deployments: Path) -> list[Path]:
     """Of engines, and of gateways, one folder deeper."""
-    found = [*paths.deployments.glob("*/*/venv"), *paths.deployments.glob("*/*/gateway/venv")]
+    found = [*deployments.glob("*/*/venv"), *deployments.glob("*/*/gateway/venv")]
     return [p for p in found if p.is_symlink()]
 
 
@@ -111,7 +157,12 @@ def discard_unused(paths: HostPaths) -> tuple[Path, ...]:
     """Remove them; returns what was removed. The caller holds the host's lock."""
     found = unused(paths)
     for folder in found:
-        # The record first: what is half removed must not pass for complete.
-        (folder / "environment.json").unlink(missing_ok=True)
-        fsio.remove_tree(folder)
+        remove(EnvironmentPaths(folder))
     return found
+
+
+def remove(place: EnvironmentPaths) -> None:
+    """The record first: what is half removed must not pass for complete."""
+    with fsio.disk_errors(f"removing {place.folder}"):
+        place.record.unlink(missing_ok=True)
+    fsio.remove_tree(place.folder)

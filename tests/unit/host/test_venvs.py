@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airgap import fsio, limits
-from airgap.errors import IntegrityError
+from airgap.errors import HostError, IntegrityError
 from airgap.events import Event, Line, Progress, Warn
 from airgap.format.manifest import Manifest
 from airgap.host import deployment, installed, preflight, remove, stage, venv, venvs
@@ -121,13 +121,62 @@ def test_environment_whose_python_is_gone_is_made_again(paths: HostPaths) -> Non
     assert python.exists()
 
 
-def test_environment_whose_list_is_gone_is_made_again(paths: HostPaths) -> None:
-    put(paths, make_manifest(paths, "1"))
+def test_environment_whose_list_is_gone_gets_it_back_from_its_user(paths: HostPaths) -> None:
+    """What runs from it is not taken away meanwhile."""
+    first, _ = put(paths, make_manifest(paths, "1"))
     place = venvs.EnvironmentPaths(environments(paths)[0])
+    before = {p: os.lstat(p).st_ino for p in place.venv.rglob("*")}
     place.sums.unlink()
     second, said = put(paths, make_manifest(paths, "2"))
-    assert said[0].startswith("1 wheels in ")
+    assert said == ["1 wheels are installed already, with another version"]
+    assert {p: os.lstat(p).st_ino for p in place.venv.rglob("*")} == before
+    assert place.sums.read_bytes() == first.paths.sums.read_bytes()
     assert second.paths.sums.read_bytes() == place.sums.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["no record", "another list"])
+def test_environment_in_use_that_cannot_be_judged_is_left_alone(
+    paths: HostPaths, damage: str
+) -> None:
+    first, _ = put(paths, make_manifest(paths, "1"))
+    place = venvs.EnvironmentPaths(environments(paths)[0])
+    before = {p: os.lstat(p).st_ino for p in place.venv.rglob("*")}
+    if damage == "no record":
+        place.record.unlink()
+    else:
+        place.sums.unlink()
+        fsio.write(first.paths.sums, b"of something else\n")
+    with pytest.raises(HostError, match=r"host\.environment-in-use.*tiny 1"):
+        put(paths, make_manifest(paths, "2"))
+    assert {p: os.lstat(p).st_ino for p in place.venv.rglob("*")} == before
+    remove.uninstall(paths, "tiny", "1")
+    _, said = put(paths, make_manifest(paths, "2"))
+    assert said[0].startswith("1 wheels in ")
+
+
+def test_half_removed_environment_is_not_taken_for_complete(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(paths, make_manifest(paths, "1"))
+    place = venvs.EnvironmentPaths(environments(paths)[0])
+    key = venvs.Environment.from_bytes(place.record.read_bytes()).key
+
+    def killed(_folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fsio, "remove_tree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        venvs.remove(place)
+    assert venvs.complete(place, key) is None
+
+
+def test_a_version_whose_environment_was_lost_is_staged_again(paths: HostPaths) -> None:
+    manifest = make_manifest(paths, "1")
+    put(paths, manifest)
+    fsio.remove_tree(environments(paths)[0])
+    done, said = put(paths, manifest)
+    assert said[0].startswith("1 wheels in ")
+    assert llama_cpp.find_program(done.paths.venv).exists()
 
 
 def test_record_of_another_key_is_not_believed(paths: HostPaths) -> None:
