@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airgap import fsio, limits
@@ -159,25 +159,32 @@ def _bring_front(paths: HostPaths, deployment: Deployment, sink: Sink, ahead: Ah
 
 def _record(paths: HostPaths, deployment: Deployment, event: str) -> None:
     """One entry a switch: a rerun after a kill between link and ledger adds the missing one."""
-    manifest = deployment.manifest
-    served = history(paths, manifest.name)
-    if not served or served[-1] != (manifest.version, deployment.digest):
-        data = {"name": manifest.name, "version": manifest.version, "manifest": deployment.digest}
-        if deployment.record.environment is not None:
-            data["environment"] = deployment.record.environment
+    manifest, record = deployment.manifest, deployment.record
+    data = {"name": manifest.name, "version": manifest.version, "manifest": deployment.digest}
+    if record.environment is not None:
+        data["environment"] = record.environment
+    if record.gateway is not None:
+        data["gateway"] = record.gateway
+    served = _switches(paths, manifest.name)
+    if not served or served[-1] != data:
         ledger.append(paths.ledger, event, data)
+
+
+def _switches(paths: HostPaths, name: str) -> list[Mapping[str, str]]:
+    chain = ledger.read(paths.ledger)
+    entries = (e.data for e in chain.entries if e.event in SWITCHES)
+    return [d for d in entries if d.get("name") == name]
 
 
 def history(paths: HostPaths, name: str) -> tuple[tuple[str, str], ...]:
     """Versions of NAME and their manifests' digests in the order in which they began to serve."""
-    chain = ledger.read(paths.ledger)
-    entries = (e.data for e in chain.entries if e.event in SWITCHES)
-    return tuple((d["version"], d["manifest"]) for d in entries if d.get("name") == name)
+    return tuple((d["version"], d["manifest"]) for d in _switches(paths, name))
 
 
-def switched_to(paths: HostPaths, name: str, version: str) -> str | None:
-    """The manifest's digest with which that version began to serve last, or None."""
-    return next((d for v, d in reversed(history(paths, name)) if v == version), None)
+def last_switch(paths: HostPaths, name: str, version: str) -> Mapping[str, str] | None:
+    """What the ledger noted when that version began to serve last: `manifest`, and `environment`
+    and `gateway`, the SHA-256 of their lists, where it has them. None when it never did."""
+    return next((d for d in reversed(_switches(paths, name)) if d["version"] == version), None)
 
 
 def _before(paths: HostPaths, name: str, version: str) -> str | None:

@@ -26,12 +26,14 @@ class Endpoint(Document):
     the next start, `failed` when it is not started again.
 
     `engine` and `ticks` (start time in clock ticks since boot) name the engine process beyond
-    reuse of its id. `crashes` counts since the supervisor began; `last_exit` says how it ended.
+    reuse of its id. `user` is the numeric id of whoever is to listen on `port`. `crashes` counts
+    since the supervisor began; `last_exit` says how it ended.
     """
 
     schema: Annotated[str, Choice(("sealift.endpoint/1",))] = "sealift.endpoint/1"
     host: Annotated[str, Choice(("127.0.0.1",))] = "127.0.0.1"
     port: Port
+    user: Annotated[int, Range(0)]
     state: Annotated[str, Choice(("up", "down", "failed"))]
     supervisor: Pid
     engine: Pid

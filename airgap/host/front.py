@@ -27,7 +27,7 @@ from airgap.format import canonical
 from airgap.format.codec import Document
 from airgap.format.rules import Choice
 from airgap.format.types import Port
-from airgap.host import endpoint, locks, theirs
+from airgap.host import endpoint, listeners, locks, theirs
 from airgap.host.deployment import load
 from airgap.host.endpoint import Pid
 from airgap.host.engines.registry import serving_plan
@@ -108,6 +108,7 @@ class _Front:
         self._paths = paths
         self._name = name
         self._failover = Failover(paths)
+        self._known = listeners.Known()
 
     async def run(self, port: int) -> None:
         stop = stop_signal()
@@ -146,9 +147,11 @@ class _Front:
             return None
         try:
             where = endpoint.live(self._paths.deployment(name, version))
+            if where is None or where.state != "up" or not self._known.is_ours(where):
+                return None
         except SealiftError:
             return None  # the client gets 503; `airgap status` tells the operator why
-        return where if where is not None and where.state == "up" else None
+        return where
 
 
 def _split(path: str) -> tuple[str | None, str]:

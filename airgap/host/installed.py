@@ -120,15 +120,27 @@ def _check_deployment(check: _Check, h: Holding) -> None:
         check.say(f"{h.title}: {e.why}")
         return
     place, manifest = deployment.paths, deployment.manifest
-    served = activate.switched_to(check.paths, h.name, h.version)
-    if served is not None and served != deployment.digest:
-        check.say(f"{h.title}: its manifest is not the one that began to serve")
+    _check_switch(check, deployment)
     _check_links(check, h.title, place, dict(trees(place, manifest)))
     if place.wheels.is_dir():
         _check_venv(check, deployment, place, manifest.wheels_to_serve())
     gateway = manifest.gateway_wheels()
     if gateway is not None:
         _check_venv(check, deployment, place.gateway, gateway)
+
+
+def _check_switch(check: _Check, deployment: Deployment) -> None:
+    """What its folder says it is, against what the ledger noted when it began to serve."""
+    record, manifest = deployment.record, deployment.manifest
+    noted = activate.last_switch(check.paths, manifest.name, manifest.version) or {}
+    here = {
+        "manifest": deployment.digest,
+        "environment": record.environment,
+        "gateway": record.gateway,
+    }
+    for what, digest in here.items():
+        if what in noted and noted[what] != digest:
+            check.say(f"{deployment.title}: its {what} is not the one that began to serve")
 
 
 def _check_links(

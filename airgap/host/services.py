@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from airgap import limits
-from airgap.errors import HostError
-from airgap.host import endpoint, front, launch, locks, processes
+from airgap.host import endpoint, front, launch, listeners, locks, processes
 from airgap.host.deployment import Deployment
 from airgap.host.paths import DeploymentPaths, FrontPaths, HostPaths
 from airgap.host.processes import Ahead
@@ -17,7 +15,6 @@ from airgap.host.processes import Ahead
 # A supervisor gives its engine ENGINE_STOP_SECONDS and then kills it; leave it time for both.
 _STOP_SECONDS = limits.ENGINE_STOP_SECONDS + 15
 _POLL_SECONDS = 0.1
-_TCP_ESTABLISHED = "01"
 
 
 def start_engine(paths: HostPaths, deployment: Deployment) -> None:
@@ -143,25 +140,9 @@ def drain(place: DeploymentPaths, seconds: float = limits.DRAIN_SECONDS) -> bool
     where = endpoint.live(place)
     begun = quiet = time.monotonic()
     while where is not None and time.monotonic() - quiet < limits.QUIET_SECONDS:
-        if connections(where.port):
+        if listeners.connections(where.port):
             quiet = time.monotonic()
             if quiet - begun > seconds:
                 return False
         time.sleep(_POLL_SECONDS)
     return True
-
-
-def connections(port: int) -> int:
-    """Connections established to 127.0.0.1:`port`, from the kernel's own table (proc(5))."""
-    try:
-        lines = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
-    except OSError as e:
-        raise HostError(
-            "host.proc",
-            "open connections cannot be counted",
-            why=f"/proc/net/tcp cannot be read: {e.strerror}",
-            do="mount /proc",
-        ) from e
-    rows = (line.split() for line in lines)
-    ours = f":{port:04X}"
-    return sum(1 for r in rows if r[1].endswith(ours) and r[3] == _TCP_ESTABLISHED)

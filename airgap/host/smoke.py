@@ -16,7 +16,7 @@ from airgap.errors import ServingError
 from airgap.events import Line, Progress, Sink
 from airgap.format.receipt import CheckResult
 from airgap.format.types import Check, Serve
-from airgap.host import endpoint, locks, logs, loopback, processes
+from airgap.host import endpoint, listeners, locks, logs, loopback, processes
 from airgap.host.deployment import Deployment
 from airgap.host.endpoint import Endpoint
 from airgap.host.engines.registry import engine_for, serving_plan
@@ -58,7 +58,7 @@ def wait_healthy(deployment: Deployment, sink: Sink) -> Endpoint:
     told = 0
     while (waited := time.monotonic() - begun) < limits.ENGINE_START_SECONDS:
         where = _must_live(deployment, crashes)
-        if where.state == "up" and _is_healthy(where.port, health):
+        if where.state == "up" and listeners.is_ours(where) and _is_healthy(where.port, health):
             return where
         if int(waited) > told:
             told = int(waited)

@@ -137,6 +137,7 @@ class _Supervisor:
             )
         where = Endpoint(
             port=port,
+            user=os.geteuid(),
             state="up",
             supervisor=os.getpid(),
             engine=process.pid,
@@ -187,6 +188,7 @@ class _Supervisor:
         self._log.write(f"supervisor: the engine {how}; start again: {again}\n".encode())
         after = Endpoint(
             port=where.port,
+            user=where.user,
             state="down" if again else "failed",
             supervisor=where.supervisor,
             engine=where.engine,

@@ -6,7 +6,9 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -207,10 +209,10 @@ def test_nothing_of_the_inside_is_told(served: Served) -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        {"api_base": "http://127.0.0.1:9/evil"},
-        {"base_url": "http://127.0.0.1:9/evil"},
+        {"api_base": "CANARY/evil"},
+        {"base_url": "CANARY/evil"},
         {"user_config": {"model_list": []}},
-        {"fallbacks": [{"model": "smol", "api_base": "http://127.0.0.1:9"}]},
+        {"fallbacks": [{"model": "smol", "api_base": "CANARY"}]},
         {"model": "hosted_vllm/other"},
         {"model": "openai/gpt-4o"},
     ],
@@ -219,8 +221,13 @@ def test_nothing_of_the_inside_is_told(served: Served) -> None:
 def test_client_cannot_order_the_gateway_elsewhere(
     served: Served, order: dict[str, object]
 ) -> None:
-    code, body, _ = served.chat(**order)
-    assert code >= 400, body
+    """It refuses, and asks nobody: an order that is obeyed would reach the canary."""
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        there = f"http://127.0.0.1:{canary.getsockname()[1]}"
+        code, body, _ = served.chat(**json.loads(json.dumps(order).replace("CANARY", there)))
+        asked, _, _ = select.select([canary], [], [], 0)
+    assert asked == []
+    assert 400 <= code < 500, body
     assert served.chat()[0] == 200
 
 

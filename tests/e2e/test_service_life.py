@@ -132,6 +132,29 @@ def test_changed_wheel_record_and_file_together_are_found(host: Isolated) -> Non
             path.write_bytes(data)
 
 
+def test_changed_bytecode_with_its_list_and_record_is_found(host: Isolated) -> None:
+    """No wheel vouches for bytecode; the ledger says which list it was when it began to serve."""
+    place = host.root / "deployments/smollm2/1.0"
+    module, sums = next(site_of(host).rglob("*.pyc")), place / "venv.sums"
+    record = place / "deployment.json"
+    kept = {p: p.read_bytes() for p in (module, sums, record)}
+    module.write_bytes(kept[module] + b"\0")
+    old, new = (hashlib.sha256(p).hexdigest() for p in (kept[module], kept[module] + b"\0"))
+    listed = kept[sums].replace(old.encode(), new.encode())
+    before, after = (hashlib.sha256(b).hexdigest().encode() for b in (kept[sums], listed))
+    for path, data in ((sums, listed), (record, kept[record].replace(before, after))):
+        assert data != kept[path]
+        path.chmod(0o644)
+        path.write_bytes(data)
+    try:
+        why = host.airgap("verify", "--installed", expect=3).error["why"]
+        assert "its environment is not the one that began to serve" in why
+    finally:
+        for path, data in kept.items():
+            path.write_bytes(data)
+    host.airgap("verify", "--installed")
+
+
 @pytest.mark.parametrize("where", ["site-packages", "model"])
 def test_added_file_is_found(host: Isolated, where: str) -> None:
     folder = site_of(host) if where == "site-packages" else model_of(host).parent

@@ -10,7 +10,7 @@ import re
 
 from airgap import fsio
 from airgap.errors import HostError, SealiftError
-from airgap.host import endpoint, front, locks
+from airgap.host import endpoint, front, listeners, locks
 from airgap.host.deployment import load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.front import FrontState, port_error, raise_file_limit, stop_signal
@@ -63,6 +63,7 @@ class _Door:
         self._paths = paths
         self._name = name
         self._ring = Ring(paths.keys)
+        self._known = listeners.Known()
 
     async def run(self, port: int) -> None:
         stop = stop_signal()
@@ -94,12 +95,13 @@ class _Door:
         place = self._paths.deployment(self._name, version or "-").gateway
         try:
             where = endpoint.live(place) if version is not None else None
-        except SealiftError:
-            where = None
-        if where is None or where.state != "up":
-            raise Refused(503, "the gateway is not running", retry_after=5)
+            if where is None or where.state != "up" or not self._known.is_ours(where):
+                raise Refused(503, "the gateway is not running", retry_after=5)
+            key = litellm.master_key(place)
+        except SealiftError as e:
+            raise Refused(503, "the gateway is not running", retry_after=5) from e
         fields = [f for f in request.fields if f[0] in _INWARD]
-        fields.append(("Authorization", f"Bearer {litellm.master_key(place)}"))
+        fields.append(("Authorization", f"Bearer {key}"))
         return Backend(
             where.port, f"{where.supervisor}:{where.engine}", request.path, tuple(fields)
         )

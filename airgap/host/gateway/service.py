@@ -11,7 +11,7 @@ from airgap.errors import ServingError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry, Serve
-from airgap.host import endpoint, logs, loopback, smoke, venv
+from airgap.host import endpoint, listeners, logs, loopback, smoke, venv
 from airgap.host.deployment import Deployment, load
 from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import litellm, tls
@@ -78,7 +78,7 @@ def wait_ready(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
 
 def _is_healthy(place: DeploymentPaths) -> bool:
     where = endpoint.live(place)
-    if where is None or where.state != "up":
+    if where is None or where.state != "up" or not listeners.is_ours(where):
         return False
     try:
         return loopback.request(where.port, litellm.HEALTH, seconds=_HEALTH_SECONDS).status == 200
