@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bundler.moved import Moved
     from bundler.scan.ahead import Ahead
     from bundler.scan.interface import Stated
-    from bundler.scan.memory import Memory, Task
+    from bundler.scan.memory import Task
 
 
 def lock(
@@ -131,6 +131,7 @@ def scan(
     from bundler.scan.ahead import Ahead
     from bundler.scan.gate import ScanArtifact, ScanFile
     from bundler.scan.gate import scan as look
+    from bundler.scan.memory import Memory
 
     known = None if advisories is None else read_advisories(advisories)
 
@@ -144,7 +145,7 @@ def scan(
         )
         for a in found.artifacts
     ]
-    ahead = ahead or Ahead(_memory(workspace, afresh=afresh))
+    ahead = ahead or Ahead(Memory(workspace.memory), afresh=afresh)
     findings, coverage = look(artifacts, sink, known, image_keys=policy.image_keys, ahead=ahead)
     build = workspace.build(found.name, found.version)
     fsio.write(build.findings, findings.to_bytes())
@@ -173,8 +174,9 @@ def fetch_and_scan(
     """As `fetch`, then `scan`; what is read whole (wheels, layers) is looked at as soon as it is
     there, while the rest still comes. The same bytes come out."""
     from bundler.scan.ahead import ahead as looking_ahead
+    from bundler.scan.memory import Memory
 
-    with looking_ahead(_memory(workspace, afresh=afresh)) as ahead:
+    with looking_ahead(Memory(workspace.memory), afresh=afresh) as ahead:
         tasks = _early(found, workspace)
 
         def begin(sha256: str) -> None:
@@ -186,12 +188,6 @@ def fetch_and_scan(
                 begin(sha256)
         fetch_locked(found, workspace, sink, options, lambda _item, d: begin(d.sha256))
         return scan(found, workspace, policy, sink, advisories=advisories, ahead=ahead)
-
-
-def _memory(workspace: Workspace, *, afresh: bool) -> Memory | None:
-    from bundler.scan.memory import Memory
-
-    return None if afresh else Memory(workspace.memory)
 
 
 def _early(found: Lock, workspace: Workspace) -> dict[str, list[Task[Any]]]:

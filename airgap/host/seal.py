@@ -76,5 +76,7 @@ def read(place: DeploymentPaths) -> tuple[str, dict[str, str]] | None:
     data = fsio.read_if_there(place.sums, limits.MAX_SUMS_BYTES)
     if data is None:
         return None
-    lines = (line.partition("  venv/") for line in data.decode("utf-8", "replace").splitlines())
-    return hashlib.sha256(data).hexdigest(), {path: digest for digest, _, path in lines}
+    # Names may hold what else ends a line for Python.
+    lines = data.decode("utf-8", "replace").removesuffix("\n").split("\n")
+    parts = (line.partition("  venv/") for line in lines)
+    return hashlib.sha256(data).hexdigest(), {path: digest for digest, _, path in parts}

@@ -32,7 +32,8 @@ fi
 # 1. Copy what the sheet names, and nothing else; then check the copies, so that what was checked
 #    is what runs.
 rm -rf "$new"
-mkdir -p "$new"
+mkdir -p "$(dirname -- "$new")"
+mkdir "$new" # not -p: a folder that somebody else has put there is none of ours
 while read -r digest name; do
     [ "${#digest}" -eq 64 ] || stop "$sheet is not a fingerprint sheet" 3
     case $name in /* | *..*) stop "$sheet names $name" 3 ;; esac

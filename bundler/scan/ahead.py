@@ -23,10 +23,11 @@ _Begun = tuple["Future[object]", Task[Any]]
 
 class Ahead:
     """Threads of its own, that end with the process and are never waited for at its end.
-    `memory`: what earlier builds found; without one everything is looked at."""
+    `memory`: what earlier builds found; without one, or `afresh`, everything is looked at."""
 
-    def __init__(self, memory: Memory | None = None) -> None:
+    def __init__(self, memory: Memory | None = None, *, afresh: bool = False) -> None:
         self._memory = memory
+        self._afresh = afresh
         self._futures: dict[tuple[str, str, str], Future[object]] = {}
         self._tasks: queue.SimpleQueue[_Begun | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -78,7 +79,7 @@ class Ahead:
     def _do(self, task: Task[T]) -> T:
         if self._memory is None:
             return task.work()
-        before = self._memory.find(task)
+        before = None if self._afresh else self._memory.find(task)
         if before is not None:
             with self._lock:
                 self.remembered += 1
@@ -89,9 +90,9 @@ class Ahead:
 
 
 @contextlib.contextmanager
-def ahead(memory: Memory | None = None) -> Iterator[Ahead]:
+def ahead(memory: Memory | None = None, *, afresh: bool = False) -> Iterator[Ahead]:
     """One for the time of a build."""
-    made = Ahead(memory)
+    made = Ahead(memory, afresh=afresh)
     try:
         yield made
     finally:

@@ -20,7 +20,7 @@ from airgap.format.evidence import Finding
 from bundler.scan import bounds, layers, signatures, strictjson
 from bundler.scan.ahead import Ahead
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
-from bundler.scan.memory import Task
+from bundler.scan.memory import Task, proven
 from bundler.scan.report import Fault, finding, shown
 
 NAME = "image"
@@ -155,7 +155,11 @@ def _check_index(index: Subject, own: Subject, config: oci.Config) -> None:
 
 def task(sha256: str, file: Path, packing: str) -> Task[layers.Layer | Fault]:
     """Looking at one layer: what `unpack` finds depends on its bytes and its packing alone."""
-    return Task((NAME, sha256, packing), lambda: unpack(file, packing), _kept, _back)
+
+    def work() -> layers.Layer | Fault:
+        return proven(file, sha256, unpack(file, packing))
+
+    return Task((NAME, sha256, packing), work, _kept, _back)
 
 
 def _kept(found: layers.Layer | Fault) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from airgap import fsio, limits
+from airgap.errors import IntegrityError
+from airgap.store import hash_file
 
 T = TypeVar("T")
 # Longer findings are not worth a file: they are looked for again.
@@ -30,13 +32,27 @@ _MAX_BYTES = 4 * limits.MIB
 @dataclass(frozen=True)
 class Task(Generic[T]):
     """Looking at one file by itself. `key` (scanner, SHA-256, what else the answer depends on)
-    names what `work` finds. `keep` makes JSON of it, or None where it shall not be remembered;
-    `back` is the way back, and raises where that is none."""
+    names what `work` finds in that file's bytes (`proven`). `keep` makes JSON of it, or None where
+    it shall not be remembered; `back` is the way back, and raises where that is none."""
 
     key: tuple[str, str, str]
     work: Callable[[], T]
     keep: Callable[[T], Any]
     back: Callable[[Any], T]
+
+
+def proven(file: Path, sha256: str, found: T) -> T:
+    """`found`, when the file that it was found in has those bytes: what is said of a name that
+    officers approve is never said of other bytes. Raises IntegrityError `store.damaged`."""
+    digest = hash_file(file).sha256
+    if digest != sha256:
+        raise IntegrityError(
+            "store.damaged",
+            f"blob {sha256} has other bytes",
+            why=f"their SHA-256 is {digest}",
+            do="run `sealift store verify`, which moves it away, then the same command again",
+        )
+    return found
 
 
 class Memory:
@@ -59,15 +75,15 @@ class Memory:
             return None  # it is looked at again
 
     def keep(self, task: Task[T], found: T) -> None:
-        """Remember it. Atomic, not durable: what a power cut or a full disk took is found again."""
-        data = task.keep(found)
-        if data is None:
-            return
+        """Remember it, or forget what was kept where it is not to be. Atomic, not durable: what a
+        power cut or a full disk took is found again."""
+        data, place = task.keep(found), self._place(task.key)
         key = list(task.key)
         text = json.dumps({"key": key, "found": data, "sum": _sum(key, data)})
-        if len(text) > _MAX_BYTES:
+        if data is None or len(text) > _MAX_BYTES:
+            with contextlib.suppress(OSError):
+                place.unlink()
             return
-        place = self._place(task.key)
         temp = fsio.temp_name(place.parent)
         # No verdict hangs on it: the findings themselves are written by the gate, or it fails.
         with contextlib.suppress(OSError):
@@ -97,10 +113,11 @@ def _sum(key: list[str], found: Any) -> str:
 @cache
 def scanners() -> str:
     """Names the code that looks: a change of it, or of what unpacks for it, forgets everything."""
+    import packaging
     import zstandard
 
-    unpackers = platform.python_version(), zlib.ZLIB_RUNTIME_VERSION, zstandard.__version__
-    total = hashlib.sha256(" ".join(unpackers).encode())
+    helpers = zlib.ZLIB_RUNTIME_VERSION, zstandard.__version__, packaging.__version__
+    total = hashlib.sha256(" ".join((sys.version, *helpers)).encode())
     for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(limits.__file__)):
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:32]

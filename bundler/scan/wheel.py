@@ -22,7 +22,7 @@ from airgap.limits import COPY_CHUNK_BYTES, MAX_COPY_WORKERS
 from bundler.scan import bounds, ziplayout
 from bundler.scan.ahead import Ahead
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
-from bundler.scan.memory import Task
+from bundler.scan.memory import Task, proven
 from bundler.scan.report import Fault, finding, shown
 from bundler.scan.wheelmeta import Hit, Member, Record, check_identity, check_record, parse_record
 from bundler.scan.wheelstart import starts_by_itself
@@ -77,7 +77,11 @@ class WheelScanner:
 
 def task(sha256: str, file: Path, file_name: str) -> Task[tuple[list[Hit], bool]]:
     """Looking at one wheel: what `examine` finds depends on its bytes and its name alone."""
-    return Task((NAME, sha256, file_name), lambda: examine(file, file_name), _kept, _back)
+
+    def work() -> tuple[list[Hit], bool]:
+        return proven(file, sha256, examine(file, file_name))
+
+    return Task((NAME, sha256, file_name), work, _kept, _back)
 
 
 def _kept(found: tuple[list[Hit], bool]) -> list[Hit] | None:

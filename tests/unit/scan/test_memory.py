@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from airgap.events import Event, Warn
 from airgap.format.artifacts import LockedFile, LockedWheels
 from airgap.format.lock import Lock
 from airgap.format.policy import STRICT
@@ -77,6 +78,42 @@ def test_afresh_reads_all_again(desk: tuple[Workspace, Lock], examined: list[str
     examined.clear()
     assert look(desk, afresh=True) == first
     assert len(examined) == 3
+
+
+def test_afresh_corrects_what_was_remembered(
+    desk: tuple[Workspace, Lock], examined: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finding that should not have been kept does not outlive a scan that reads again."""
+    look(desk)
+    with monkeypatch.context() as patch:
+        patch.setattr(wheel, "examine", lambda *_: ([], False))
+        look(desk, afresh=True)
+    examined.clear()
+    look(desk)
+    assert len(examined) == 3
+    examined.clear()
+    look(desk)
+    assert [n.split("-")[0] for n in examined] == ["broken"]
+
+
+def test_other_bytes_than_the_name_says_are_not_looked_at_for_it(
+    desk: tuple[Workspace, Lock],
+) -> None:
+    """Evidence is about a SHA-256. A blob that the disk changed covers nothing, and what was found
+    in it is kept nowhere."""
+    workspace, lock = desk
+    said: list[Event] = []
+    wheels = lock.artifacts[0]
+    assert isinstance(wheels, LockedWheels)
+    blob = workspace.store.blob_path(wheels.files[1].sha256)
+    data = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(data[:-1] + b"\1")
+    build = pipeline.scan(lock, workspace, STRICT, said.append)
+    assert b'"covered"' not in build.coverage.read_bytes()
+    assert any(isinstance(e, Warn) and "has other bytes" in e.text for e in said)
+    blob.write_bytes(data)
+    assert look(desk)[1].count(b'"covered"') == 2
 
 
 def flipped(place: Path) -> None:
