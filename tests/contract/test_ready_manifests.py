@@ -6,6 +6,7 @@ ones in names and formats. Wheels come from the real index. What this machine ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from airgap.errors import SealiftError
-from airgap.events import Event
 from airgap.format.artifacts import LockedAdapter, LockedModel, LockedWheels
 from airgap.format.lock import Lock
 from airgap.format.policy import STRICT
@@ -22,17 +22,22 @@ from airgap.format.request import Request
 from bundler import policy_compile
 from bundler.demo.hub import LocalHub
 from bundler.lock import make_lock
+from bundler.plan.reckon import reckon
 from bundler.request import read
 from bundler.workspace import Workspace
+from tests.unit.plan.architectures import LLAMA_31_8B
+from tests.unit.plan.gguf_maker import write_gguf
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 READY = sorted(MANIFESTS.glob("*.toml"))
+WITHOUT_IMAGE = ("name", "version", "target", "model")
 TOKEN = "hf_" + "m" * 34
 NOW = 1_795_600_000  # 2026-11-25
 
 _HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 WEIGHTS = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes(4)
-CONFIG = json.dumps({"architectures": ["X"], "model_type": "x"})
+# Enough for a plan to know what the KV cache takes.
+CONFIG = json.dumps(LLAMA_31_8B)
 # What publishers put beside the files that are needed, by repository.
 BESIDE: dict[str, dict[str, bytes | str]] = {
     "meta-llama/Llama-3.1-8B-Instruct": {
@@ -68,8 +73,9 @@ def repositories(tmp: Path) -> dict[str, Path]:
                     **BESIDE.get(model.repo, {}),
                 }
                 if model.repo.endswith("-GGUF"):
-                    files = {p: b"GGUF" + bytes(60) for p in ("Qwen3-8B-Q4_K_M.gguf", "other.gguf")}
-                    files["LICENSE"] = "x\n"
+                    gguf = write_gguf(tmp / "made.gguf", {"general.architecture": "qwen3"})
+                    names = ("Qwen3-8B-Q4_K_M.gguf", "other.gguf")
+                    files = {"LICENSE": "x\n", **dict.fromkeys(names, gguf.read_bytes())}
                 out[model.repo] = _write(tmp / model.repo, files)
         for adapter in request.adapter:
             base = next(m.repo for m in request.model)
@@ -108,15 +114,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("ready"))
 
 
-def lock(request: Request, workspace: Workspace) -> Lock:
-    """As `sealift lock`; a source that cannot be reached from here skips, saying which."""
-    events: list[Event] = []
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """A source that cannot be reached from here skips, saying which."""
     try:
-        return make_lock(request, base=MANIFESTS, workspace=workspace, now=NOW, sink=events.append)
+        yield
     except SealiftError as e:
         if e.id in ("source.unreachable", "source.missing"):
             pytest.skip(f"not to be had on this machine: {e.what}: {e.why}"[:300])
         raise
+
+
+def lock(request: Request, workspace: Workspace) -> Lock:
+    """As `sealift lock`."""
+    with reachable():
+        return make_lock(request, base=MANIFESTS, workspace=workspace, now=NOW)
 
 
 @pytest.mark.parametrize("path", READY, ids=lambda p: p.stem)
@@ -128,6 +140,14 @@ def test_it_parses_and_says_what_a_person_needs(path: Path) -> None:
     assert text.startswith("# "), "it does not begin with what it is"
     if request.serve is not None:
         assert request.serve.check, "nothing is asked before it replaces what serves"
+
+
+def test_those_for_gpus_say_where_kernels_come_from() -> None:
+    """What a resolver does not see and an isolated host cannot download."""
+    texts = {p.stem: p.read_text("utf-8") for p in READY}
+    cuda = [n for n, text in texts.items() if "vllm==" in text and '"cuda-' in text]
+    assert len(cuda) >= 7
+    assert [n for n in cuda if "flashinfer-cubin==" not in texts[n]] == []
 
 
 def test_there_is_one_for_every_model_that_people_ask_for() -> None:
@@ -164,6 +184,24 @@ def test_it_locks(path: Path, hub: LocalHub, workspace: Workspace) -> None:
         assert (locked.name, locked.base, locked.rank) == (adapter.name, "model", 16)
 
 
+@pytest.mark.parametrize(
+    "path", [p for p in READY if any(m.repo for m in read(p).model)], ids=lambda p: p.stem
+)
+def test_it_plans(path: Path, hub: LocalHub, workspace: Workspace) -> None:
+    """Bytes, media and memory, without its image: those registries cannot be reached from here."""
+    asked = read(path)
+    request = Request(**{f: getattr(asked, f) for f in WITHOUT_IMAGE}) if asked.image else asked
+    with reachable():
+        found = reckon(request, MANIFESTS, workspace, None, lambda _event: None)
+    assert {p.name for p in found.parts} >= {m.name for m in request.model}
+    assert found.total == sum(p.bytes for p in found.parts) > 0
+    assert min(found.media.values()) > 0 and found.disk.imported > found.total
+    vllm = request.serve is not None and request.serve.engine == "vllm"
+    assert (found.memory is not None) == vllm
+    if found.memory is not None:
+        assert found.memory.model.weights.total > 0
+
+
 @pytest.mark.parametrize("path", [p for p in READY if read(p).image], ids=lambda p: p.stem)
 def test_its_model_locks_without_the_image(path: Path, hub: LocalHub, workspace: Workspace) -> None:
     """The registries of these images cannot be reached from test machines; their models can be
@@ -176,7 +214,7 @@ def test_its_model_locks_without_the_image(path: Path, hub: LocalHub, workspace:
         assert found.tag and found.tag != "latest", "an image without a version moves"
     if not request.model:
         pytest.skip(f"{path.name} has an image only, and its registry is not reachable from here")
-    whole = {f: getattr(request, f) for f in ("name", "version", "target", "model")}
+    whole = {f: getattr(request, f) for f in WITHOUT_IMAGE}
     model = next(a for a in lock(Request(**whole), workspace).artifacts)
     assert isinstance(model, LockedModel)
     assert model.format == ("gguf" if "GGUF" in model.source else "safetensors")
@@ -187,7 +225,7 @@ def test_the_gated_model_says_what_to_do_without_a_token(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     request = read(MANIFESTS / "llama-3.1-8b.toml")
-    whole = {f: getattr(request, f) for f in ("name", "version", "target", "model")}
+    whole = {f: getattr(request, f) for f in WITHOUT_IMAGE}
     with pytest.raises(SealiftError) as e:
         make_lock(Request(**whole), base=MANIFESTS, workspace=workspace, now=NOW)
     assert e.value.exit_code == 6
