@@ -10,22 +10,30 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from airgap import limits
 from airgap.errors import SealiftError, SourceError, UsageError
 from airgap.events import Sink, Warn, silent
+from bundler.fetch.http import retry_after
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
+T = TypeVar("T")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Seconds without an answer of the API until it counts as down.
 API_SECONDS = 60.0
+# Answers that a later try may turn into success, and the seconds before each further one.
+_AGAIN = frozenset({429, 500, 502, 503, 504})
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+# A Hub may ask for a longer pause (Retry-After); more than this and a person should decide.
+_MAX_PAUSE_SECONDS = 120.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -96,7 +104,7 @@ class Hub:
         """Pin `revision` to its commit. Raises SourceError (`source.*`)."""
         with self._errors(repo, revision):
             api = self._api()
-            info = api.model_info(repo, revision=revision, timeout=API_SECONDS)
+            info = _patiently(lambda: api.model_info(repo, revision=revision, timeout=API_SECONDS))
             found = Revision(repo, str(info.sha), _licence(info.card_data))
             if info.gated:
                 _check_access(api, repo)
@@ -327,3 +335,18 @@ def _strange(source: str, why: str) -> SourceError:
         why=why,
         do="check HF_ENDPOINT; if it is the right Hub, report this",
     )
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """The library asks again for trees and files, but not for what a revision means."""
+    from huggingface_hub import errors
+
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except errors.HfHubHTTPError as e:
+            wanted = retry_after(e.response.headers)
+            if e.response.status_code not in _AGAIN or (wanted or 0.0) > _MAX_PAUSE_SECONDS:
+                raise
+            time.sleep(pause if wanted is None else wanted)
+    return ask()

@@ -199,10 +199,7 @@ def test_audit_fits_the_receipts_and_finds_a_rewritten_ledger(
     other["host"] = "host-of-somebody-else"
     stranger = tmp_path / "other.json"
     stranger.write_text(json.dumps(other, sort_keys=True, separators=(",", ":")) + "\n")
-    assert host.airgap("audit", str(stranger), expect=3).error["id"] in (
-        "audit.other-host",
-        "format.canonical",
-    )
+    assert host.airgap("audit", str(stranger), expect=3).error["id"] == "audit.other-host"
 
 
 def test_support_dump_has_no_prompt_and_no_key(

@@ -113,7 +113,7 @@ def enable(name: str) -> None:
 
 
 def verify(folder: Path, names: list[str]) -> None:
-    """Raise HostError `host.unit` with systemd's own words when a rendered unit is not right."""
+    """Raise HostError `host.systemd` with systemd's own words when a rendered unit is not right."""
     files = [str(folder / n) for n in names]
     done = _ask("systemd-analyze", "verify", "--recursive-errors=yes", "--man=no", *files)
     if done.returncode != 0:

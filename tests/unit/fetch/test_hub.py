@@ -14,6 +14,7 @@ from airgap.format.artifacts import LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import ModelRequest, Request
 from airgap.format.types import Target
+from bundler.demo import hub as server
 from bundler.demo.hub import LocalHub
 from bundler.demo.hub_tree import git_blob_id, pointer_text
 from bundler.fetch.hub_api import DEFAULT_ENDPOINT, Hub
@@ -145,6 +146,30 @@ def test_other_revisions(
     commit = hub.repository("org/tiny").add(folder, revision)
     assert lock(workspace, revision=revision).revision == commit.id
     assert lock(workspace, revision=commit.id).revision == commit.id
+
+
+def test_a_busy_hub_is_asked_again(
+    hub: LocalHub, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the pause that it asks for, but no longer than a person would wait."""
+    answers = [(503, {}), (429, {"Retry-After": "7"}), (502, {})]
+    pauses: list[float] = []
+    answer = server._HubHandler.answer
+
+    def busy(self: server._HubHandler, path: str, query: dict[str, list[str]]) -> None:
+        if answers and "/revision/" in path:
+            self.reply(answers[0][0], headers=answers.pop(0)[1])
+        else:
+            answer(self, path, query)
+
+    monkeypatch.setattr(server._HubHandler, "answer", busy)
+    monkeypatch.setattr("bundler.fetch.hub_api.time.sleep", pauses.append)
+    assert lock(workspace).source == "127.0.0.1/org/tiny"
+    assert pauses == [0.5, 7.0, 2.0]
+    answers += [(429, {"Retry-After": "3600"})]
+    with pytest.raises(SourceError, match=r"source\.http"):
+        lock(workspace)
+    assert len(pauses) == 3
 
 
 def test_only_safetensors_by_default_and_the_rest_is_told(

@@ -13,14 +13,18 @@ from airgap.errors import SealiftError, SourceError
 from airgap.events import Event, silent
 from airgap.format import oci
 from airgap.format.artifacts import LockedImage
-from airgap.format.request import ImageRequest
+from airgap.format.request import ImageRequest, Request
+from airgap.format.types import Target
+from bundler import moved
 from bundler.fetch import download, images, job
 from bundler.fetch.oci import registry as registries
 from bundler.workspace import Workspace
+from tests.locks import lab_lock
 from tests.unit.images import faulty as faults
 from tests.unit.images.faulty import Faulty, serving
 from tests.unit.images.maker import Made, push, sha, tar_of
 
+TARGET = Target(python="3.11", platform="x86_64-manylinux_2_36", accelerator="cpu")
 TAR = tar_of({"hello": b"#!/bin/sh\necho hello\n" * 4000})
 OTHER = tar_of({"other": b"x" * 70_000})
 
@@ -128,9 +132,16 @@ def test_registry_that_stumbles_once_still_delivers(
     assert {f.sha256 for f in image.files} <= blobs(workspace)
 
 
-@pytest.mark.parametrize("change", [faults.flip, lambda d: d[:-1], lambda d: d + b"\x00"])
+@pytest.mark.parametrize(
+    ("change", "id", "code"),
+    [
+        (faults.flip, "source.digest", 3),
+        (lambda d: d[:-1], "source.unreachable", 6),  # it may have been the line
+        (lambda d: d + b"\x00", "source.size", 3),
+    ],
+)
 def test_layer_of_other_bytes_is_refused_and_never_kept(
-    workspace: Workspace, faulty: Faulty, change: Callable[[bytes], bytes]
+    workspace: Workspace, faulty: Faulty, change: Callable[[bytes], bytes], id: str, code: int
 ) -> None:
     faulty.made.image(TAR, tag="1")
     layer = json.loads(faulty.made.manifests["1"][1])["layers"][0]["digest"]
@@ -139,8 +150,28 @@ def test_layer_of_other_bytes_is_refused_and_never_kept(
     before = blobs(workspace)
     with pytest.raises(SealiftError) as e:
         fetch(workspace, image)
-    assert e.value.exit_code in (3, 6) and e.value.id.startswith("source.")
+    assert (e.value.id, e.value.exit_code) == (id, code)
     assert blobs(workspace) == before
+
+
+def test_a_tag_that_moved_is_told(workspace: Workspace, faulty: Faulty) -> None:
+    """`sealift lock --check` asks the registry for the digest, and fetches nothing."""
+    before = faulty.made.image(TAR, tag="1")
+    reference = f"{faulty.host}/team/tiny:1"
+    image = lock(workspace, reference)
+    asked = Request(
+        name="lab",
+        version="1",
+        target=TARGET,
+        image=(ImageRequest(reference=reference, platform="linux/amd64"),),
+    )
+    held = {"base": workspace.home, "workspace": workspace}
+    assert moved.find(asked, lab_lock(image), **held) == []
+    after = faulty.made.image(OTHER, tag="1")
+    kept = blobs(workspace)
+    (found,) = moved.find(asked, lab_lock(image), **held)
+    assert f"was sha256:{before}, is sha256:{after}" in found.text
+    assert blobs(workspace) == kept
 
 
 def test_other_bytes_on_the_retry_are_refused(workspace: Workspace, faulty: Faulty) -> None:
