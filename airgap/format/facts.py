@@ -35,6 +35,11 @@ CpuFeature = Annotated[str, Choice(CPU_FEATURES)]
 RUNTIMES = ("podman", "docker", "containerd", "nerdctl", "crun", "runc")
 
 
+# The oldest GPUs that a major version of CUDA computes on, by compute capability (NVIDIA's release
+# notes: 12.0 dropped Kepler; 13.0 dropped Maxwell, Pascal and Volta).
+_LEAST_CAPABILITY = {"12": (5, 0), "13": (7, 5)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PythonFact(Document):
     """An interpreter that the host has; `venv`: whether it can make environments with pip."""
@@ -70,6 +75,12 @@ class Gpu(Document):
     model: Model
     memory: FileSize
     compute_capability: MajorMinor
+
+    def lacks(self, cuda: str) -> str:
+        """The compute capability that this major version of CUDA needs, where it has less."""
+        least = _LEAST_CAPABILITY.get(cuda, (0, 0))
+        have = tuple(int(n) for n in self.compute_capability.split("."))
+        return "" if have >= least else f"{least[0]}.{least[1]}"
 
 
 @dataclass(frozen=True, kw_only=True)

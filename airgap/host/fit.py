@@ -65,6 +65,14 @@ def accelerator(manifest: Manifest, serve: Serve) -> Iterator[Problem]:
             f"driver {found.driver} runs CUDA up to {found.cuda}, the bundle is for CUDA {major}",
             "install a newer NVIDIA driver, or bring a bundle for an older CUDA",
         )
+    old = [g for g in found.gpus if g.lacks(major)]
+    if old:
+        yield Problem(
+            "GPU",
+            f"{old[0].model} has compute capability {old[0].compute_capability}, CUDA {major} "
+            f"needs {old[0].lacks(major)}",
+            "bring a bundle for an older CUDA, or serve it on a newer GPU",
+        )
     yield from _gpu_memory(manifest, serve, found)
 
 

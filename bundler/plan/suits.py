@@ -113,6 +113,10 @@ def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
     names = ", ".join(dict.fromkeys(g.model for g in found.nvidia.gpus))
     text = f"{gpus} x {names or 'GPU'}, wanted {'is' if wanted == 1 else 'are'} {wanted}"
     yield Judgement(gpus >= wanted, "GPU", text, "lower serve.tensor-parallel")
+    for gpu in [g for g in found.nvidia.gpus if g.lacks(major)][:1]:
+        text = f"{gpu.model} has compute capability {gpu.compute_capability}"
+        text += f", CUDA {major} needs {gpu.lacks(major)}"
+        yield Judgement(False, "GPU", text, "wheels and image for an older CUDA, or a newer GPU")
     if request.image and not found.cdi:
         text = "no CDI file gives containers the GPUs"
         do = "run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` on the host"

@@ -188,6 +188,7 @@ def test_our_own_python_is_found() -> None:
 
 
 H100 = Gpu(model="NVIDIA H100", memory=80 * limits.GIB, compute_capability="9.0")
+V100 = Gpu(model="Tesla V100", memory=32 * limits.GIB, compute_capability="7.0")
 CUDA = Target(python=PYTHON, platform="x86_64-manylinux_2_17", accelerator="cuda-13")
 
 
@@ -197,6 +198,7 @@ CUDA = Target(python=PYTHON, platform="x86_64-manylinux_2_17", accelerator="cuda
         (Nvidia(driver="580.65", cuda="13.0", gpus=(H100,)), []),
         (Nvidia(driver="550.54", cuda="12.4", gpus=(H100,)), ["driver"]),
         (Nvidia(driver="580.65", cuda="13.0", gpus=(replace(H100, memory=3),)), ["GPU memory"]),
+        (Nvidia(driver="580.65", cuda="13.0", gpus=(V100,)), ["GPU"]),
         (Nvidia(driver="580.65", cuda="13.0", gpus=()), ["GPU"]),
         (None, ["GPU"]),
     ],

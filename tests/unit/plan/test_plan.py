@@ -115,6 +115,11 @@ def test_everything_that_does_not_suit_the_host_is_told_at_once(
     by = {j["what"]: j for j in out["judged"] if not j["fits"]}
     assert "x86_64-manylinux_2_31" in by["platform"]["do"]
     assert "580.65" in by["driver"]["do"] and "cuda-12" in by["driver"]["do"]
+    v100 = Gpu(model="Tesla V100", memory=32 * GIB, compute_capability="7.0")
+    older = host(32 * GIB, nvidia=Nvidia(driver="580.65.06", cuda="13.0", gpus=(v100,)))
+    _, other, _ = plan(tmp_path, f'path = "{model}"', older)
+    (said,) = [j["text"] for j in other["judged"] if not j["fits"]]
+    assert said == "Tesla V100 has compute capability 7.0, CUDA 13 needs 7.5"
     disk_out = out["disk"]
     assert disk_out["lacking"] == disk_out["imported"] + disk_out["unpacked"] - 10 * GIB > 0
 
