@@ -120,6 +120,22 @@ def test_every_start_is_offline_on_loopback_without_remote_code(
     assert plan.cwd == place.tmp and len(env["VLLM_RPC_BASE_PATH"]) < 60
 
 
+def test_in_a_container_it_says_the_same_and_listens_on_a_socket_alone(paths: HostPaths) -> None:
+    """The container has no network, not even a port on loopback."""
+    place = paths.deployment("tiny", "1")
+    manifest = manifest_of(paths, max_model_len=2048)
+    own, plan = Vllm().plan(manifest, place, 4321), Vllm().contained(manifest, place, "/run/x.sock")
+    argv = list(plan.argv)
+    assert argv[:3] == ["python3", "-m", "vllm.entrypoints.openai.api_server"]
+    assert value(argv, "--uds") == "/run/x.sock"
+    assert not {"--host", "--port", "4321"} & set(argv)
+    said = [a for a in own.argv[4:] if a not in ("--host", "127.0.0.1", "--port", "4321")]
+    assert [a for a in argv[3:] if a not in ("--uds", "/run/x.sock")] == said
+    fixed = {n: v for n, v in plan.env.items() if n not in ("PATH", "VLLM_RPC_BASE_PATH")}
+    assert fixed.items() <= own.env.items()
+    assert plan.env["HF_HUB_OFFLINE"] == "1"
+
+
 def test_serving_plan_becomes_arguments(paths: HostPaths) -> None:
     manifest = manifest_of(
         paths,
