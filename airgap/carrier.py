@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airgap import fsio, limits
+from airgap import bounded, fsio, limits
+from airgap.bounded import COPY_AGAIN, too_much
 from airgap.errors import IntegrityError, SealiftError, UsageError
 from airgap.format import layout
-from airgap.store import open_regular, read_chunks
 from airgap.trust.decide import TrustFiles
 from airgap.trust.statements import envelope_name
 
@@ -165,7 +165,7 @@ def _entries(q: _Quarantine, folder: Path) -> list[_Entry]:
                     for e in itertools.islice(entries, limits.MAX_TRUST_FILES + 1)
                 ]
             if len(out) > limits.MAX_TRUST_FILES:
-                q.fault = q.fault or _too_much(folder, "files")
+                q.fault = q.fault or too_much(folder, "files")
             return sorted(out[: limits.MAX_TRUST_FILES], key=lambda e: e.name)
     except FileNotFoundError:
         pass
@@ -179,28 +179,15 @@ def _entries(q: _Quarantine, folder: Path) -> list[_Entry]:
 
 def _read_one(q: _Quarantine, path: Path, name: str) -> None:
     try:
-        data = read_bounded(path, limits.MAX_TRUST_FILE_BYTES)
+        data = bounded.read(path, limits.MAX_TRUST_FILE_BYTES)
     except SealiftError as e:
         q.fault = q.fault or e
         return
     q.total += len(data)
     if q.total > limits.MAX_TRUST_TOTAL_BYTES or len(q.files) >= limits.MAX_TRUST_FILES:
-        q.fault = q.fault or _too_much(path.parent, "bytes")
+        q.fault = q.fault or too_much(path.parent, "bytes")
         return
     q.files[name] = data
-
-
-def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """All bytes of a plain file, at most `max_bytes`."""
-    with open_regular(path) as fd:
-        if os.fstat(fd).st_size > max_bytes:
-            raise _too_much(path, f"bytes (limit {max_bytes})")
-        out = bytearray()
-        for chunk in read_chunks(fd):
-            out += chunk
-            if len(out) > max_bytes:
-                raise _too_much(path, f"bytes (limit {max_bytes})")
-        return bytes(out)
 
 
 def check_names(bundle: Path, expected: Mapping[str, Expected]) -> None:
@@ -233,7 +220,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     with fsio.disk_errors(f"reading {folder}"), os.scandir(folder) as found:
         entries = list(itertools.islice(found, 2 * limits.MAX_FILES))
     if len(entries) == 2 * limits.MAX_FILES:
-        raise _too_much(folder, "files")
+        raise too_much(folder, "files")
     for entry in sorted(entries, key=lambda e: e.name):
         name = prefix + entry.name
         with fsio.disk_errors(f"reading {folder}"):
@@ -241,11 +228,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         yield name, st
         if stat.S_ISDIR(st.st_mode):
             if prefix.count("/") > limits.MAX_PATH_DEPTH:
-                raise _too_much(folder, "folders")
+                raise too_much(folder, "folders")
             yield from _walk(Path(entry.path), name + "/")
-
-
-_COPY = "copy the bundle again from where it was packed"
 
 
 def _shown(name: str) -> str:
@@ -259,7 +243,7 @@ def _extra(name: str) -> IntegrityError:
         "bundle.extra",
         f"the bundle holds something that the manifest does not name: {_shown(name)}",
         why="only what was approved may lie in a bundle",
-        do=f"remove it, or {_COPY}",
+        do=f"remove it, or {COPY_AGAIN}",
     )
 
 
@@ -269,7 +253,7 @@ def _missing(name: str, count: int = 1) -> IntegrityError:
         "bundle.missing",
         f"the bundle lacks {name}{more}",
         why="it was not copied completely, or it was removed",
-        do=_COPY,
+        do=COPY_AGAIN,
     )
 
 
@@ -278,7 +262,7 @@ def _not_plain(name: str) -> IntegrityError:
         "integrity.not-a-file",
         f"{_shown(name)} was refused",
         why="it is a link or a special file; a bundle holds plain files only",
-        do=_COPY,
+        do=COPY_AGAIN,
     )
 
 
@@ -287,14 +271,5 @@ def _size(name: str, size: int, expected: int) -> IntegrityError:
         "integrity.size",
         f"{name} has {size} bytes, it must have {expected}",
         why="it was cut off, grew, or is another file",
-        do=_COPY,
-    )
-
-
-def _too_much(path: Path, what: str) -> IntegrityError:
-    return IntegrityError(
-        "bundle.too-large",
-        f"{path.name} holds too many {what}",
-        why="it is larger than anything Sealift makes",
-        do=_COPY,
+        do=COPY_AGAIN,
     )

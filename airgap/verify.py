@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from airgap import carrier, fsio, limits
+from airgap import bounded, carrier, fsio, limits
 from airgap.carrier import Expected, Quarantine
 from airgap.errors import IntegrityError, PolicyError, SealiftError
 from airgap.events import Sink, silent
@@ -189,7 +189,7 @@ def read_evidence(manifest: Manifest, blobs: Path) -> tuple[Findings, Coverage]:
 
 def _evidence(manifest: Manifest, kind: str, blobs: Path) -> bytes:
     entry = manifest.evidence_of(kind)
-    data = carrier.read_bounded(blobs / entry.sha256, limits.MAX_DOCUMENT_BYTES)
+    data = bounded.read(blobs / entry.sha256, limits.MAX_DOCUMENT_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != entry.sha256:
         raise wrong_digest(f"the {kind} evidence", found, entry.sha256)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tomllib
 
-from airgap import carrier, limits
+from airgap import bounded, limits
 from airgap.errors import FormatError, IntegrityError, SourceError, UsageError
 from airgap.format.facts import Facts
 from airgap.format.request import TargetRequest
@@ -28,7 +28,7 @@ def read(path: Path) -> Facts:
             why=f"there is no {path}",
             do="run `airgap facts -o host.json` on the isolated host and bring the file",
         )
-    data = carrier.read_bounded(path, limits.MAX_FACTS_BYTES)
+    data = bounded.read(path, limits.MAX_FACTS_BYTES)
     try:
         return Facts.from_bytes(data)
     except FormatError as e:

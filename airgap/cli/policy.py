@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from airgap import carrier, fsio, limits
+from airgap import bounded, fsio, limits
 from airgap import policy as rules
 from airgap.cli import Settings
 from airgap.events import Line
@@ -28,7 +28,7 @@ def policy() -> None:
 def install(settings: Settings, policy_json: Path) -> None:
     """Install POLICY_JSON, as `sealift policy compile` wrote it."""
     paths = HostPaths(settings.root)
-    data = carrier.read_bounded(policy_json, limits.MAX_DOCUMENT_BYTES)
+    data = bounded.read(policy_json, limits.MAX_DOCUMENT_BYTES)
     found = Policy.from_bytes(data)
     with paths.exclusive("airgap policy install"):
         if fsio.read_if_there(paths.policy, limits.MAX_DOCUMENT_BYTES + 1) != data:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from airgap import carrier, limits, policy
+from airgap import bounded, limits, policy
 from airgap.cli import Settings
 from airgap.errors import TrustError, UsageError
 from airgap.events import Line
@@ -47,7 +47,7 @@ def add(settings: Settings, root_json: Path, sha256: str | None, accept_solo: bo
     paths = HostPaths(settings.root)
     with paths.exclusive("airgap trust add"):
         _check_nothing_yet(paths)
-        data = carrier.read_bounded(root_json, limits.MAX_ROOT_BYTES)
+        data = bounded.read(root_json, limits.MAX_ROOT_BYTES)
         found = hashlib.sha256(data).hexdigest()
         _check_fingerprint(found, sha256)
         demands = RootDemands(policy.load(paths.policy).min_approvals, accept_solo)

@@ -18,6 +18,7 @@ from airgap.store import Digests, Store
 from bundler.digests import git_names
 from bundler.fetch import http
 from bundler.fetch.budget import Throttle, check_room
+from bundler.fetch.crowd import Crowd
 from bundler.fetch.item import Access, Item
 from bundler.fetch.job import MAX_TRIES, Job, Stopped, persist, wrong
 from bundler.fetch.large import Large
@@ -119,6 +120,7 @@ class _Crew:
         self._batch = Batch(self._job.folder, store)
         self._error: BaseException | None = None
         self._active: list[Large] = []
+        self._crowd = Crowd(options.connections)
         self._small: deque[http.Source] = deque()
         self._large: deque[http.Source] = deque()
         for item in items:
@@ -205,7 +207,7 @@ class _Crew:
             piece = large.take()
             if piece is not None:
                 return self._piece_work(large, piece)
-        if self._small:
+        if self._small and self._crowd.join():
             source = self._small.popleft()
             return lambda: self._fetch_small(source)
         for large in by_users:
@@ -218,7 +220,13 @@ class _Crew:
         return lambda: self._fetch_piece(large, piece)
 
     def _fetch_small(self, source: http.Source) -> None:
-        persist(self._job, source.item, lambda: fetch_small(self._job, source, self._batch))
+        job, begun, worked = self._job, time.monotonic(), time.thread_time()
+        persist(job, source.item, lambda: fetch_small(job, source, self._batch))
+        with job.changed:
+            room = self._crowd.leave(time.monotonic() - begun, time.thread_time() - worked)
+            # The next file is ours; those who wait are for more than that, or for the end.
+            if room > 1 or not self._small:
+                job.changed.notify_all()
 
     def _fetch_piece(self, large: Large, piece: Piece) -> None:
         job = self._job

@@ -124,9 +124,8 @@ class Stream:
         sockets.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """For the client, whose limit is its habit and no need: it takes whatever comes."""
-        del max_bytes
-        return self.take(self._sockets.read_bytes, timeout)
+        """For the client, which reads heads and what it alone can."""
+        return self.take(max_bytes, timeout)
 
     def take(self, most: int, timeout: float | None) -> bytes:
         """At most so many bytes; none at the end. `timeout` in seconds, for the first of them."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from airgap import carrier, limits
+from airgap import bounded, limits
 from airgap.errors import IntegrityError, SourceError, UsageError
 from airgap.events import Line, Sink
 from airgap.format.artifacts import LockedFile, LockedWheels
@@ -70,7 +70,7 @@ def _choose_given(
 ) -> tuple[tuple[str, ...], list[Chosen]]:
     """Of a lock that the request names: its choices are kept, only the target is applied."""
     path = Path(_place(base, request.pylock or "", "pylock"))
-    data = carrier.read_bounded(path, limits.MAX_DOCUMENT_BYTES)
+    data = bounded.read(path, limits.MAX_DOCUMENT_BYTES)
     sink(Line("pylock", f"{path.name} for {spoken(target)}"))
     chosen = pylock.choose(data.decode("utf-8", "replace"), target, path.parent)
     _check_age(request, chosen)

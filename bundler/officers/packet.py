@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from airgap import carrier, fsio, limits
+from airgap import bounded, fsio, limits
 from airgap.errors import FormatError, IntegrityError, UsageError
 from airgap.format.codec import Document
 from airgap.format.evidence import Coverage, Findings
@@ -151,7 +151,7 @@ def read(folder: Path) -> Packet:
             why="it has no packet.json",
             do="name the folder that `sealift review` wrote",
         )
-    data = carrier.read_bounded(folder / "packet.json", limits.MAX_STATEMENT_BYTES)
+    data = bounded.read(folder / "packet.json", limits.MAX_STATEMENT_BYTES)
     file = PacketFile.from_bytes(data)
     base = _read_base(folder / "base")
     staged = {s.role: _same(folder / "staged" / f"{s.role}.json", s.sha256) for s in file.staged}
@@ -206,7 +206,7 @@ def write_signature(packet: Packet, signature: SignatureFile) -> Path:
 
 
 def _read(path: Path) -> bytes:
-    return carrier.read_bounded(path, limits.MAX_DOCUMENT_BYTES)
+    return bounded.read(path, limits.MAX_DOCUMENT_BYTES)
 
 
 def _same(path: Path, sha256: str) -> bytes:

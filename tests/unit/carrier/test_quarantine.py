@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airgap import carrier, limits
+from airgap import bounded, carrier, limits
 from airgap.carrier import Expected, check_names, quarantine
 from airgap.errors import IntegrityError, SealiftError, UsageError
 from tests.vectors.model import Vector
@@ -168,7 +168,7 @@ def test_file_that_grows_while_it_is_read_is_bounded(
 
     monkeypatch.setattr(os, "readv", endless)
     with pytest.raises(IntegrityError) as e:
-        carrier.read_bounded(bundle / META / "timestamp.json", 10 * limits.MIB)
+        bounded.read(bundle / META / "timestamp.json", 10 * limits.MIB)
     assert e.value.id == "bundle.too-large"
 
 

@@ -17,7 +17,7 @@ import pytest
 from airgap.events import silent
 from airgap.store import Store
 from bundler.fetch.download import Item, fetch
-from bundler.fetch.sockets import Sockets
+from bundler.fetch.sockets import Sockets, Stream
 from tests.fault.web import File, serving
 
 DATA = random.Random(3).randbytes(3_000_000)
@@ -58,8 +58,9 @@ def test_one_read_takes_all_records_that_came(tls: ssl.SSLContext) -> None:
         plain = backend.connect_tcp("127.0.0.1", listener.getsockname()[1], timeout=5)
         stream = plain.start_tls(httpx2.create_ssl_context(), "localhost", timeout=5)
         thread.join()
-        assert stream.read(65_536, timeout=5) == data
-        assert stream.read(65_536, timeout=5) == b""
+        assert isinstance(stream, Stream)
+        assert stream.take(1_000_000, 5) == data
+        assert stream.take(1_000_000, 5) == b""
         stream.close()
         client.close()
 
