@@ -45,7 +45,8 @@ _HEADERS = {
 
 class Again(Exception):
     """This try failed in a way that another may not. `pause` in seconds, when the server said;
-    `slow`: it brought bytes, but so few that they do not count; `progress`: it brought new ones."""
+    `slow`: it brought bytes, but so few that they do not count; `progress`: it brought new ones;
+    `begun`: it brought some, and they are of no use."""
 
     def __init__(self, why: str, pause: float | None = None, *, slow: bool = False) -> None:
         super().__init__(why)
@@ -53,6 +54,7 @@ class Again(Exception):
         self.pause = pause
         self.slow = slow
         self.progress = False
+        self.begun = False
 
 
 class Source:

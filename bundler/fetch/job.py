@@ -106,7 +106,7 @@ def _pause(job: Job, item: Item, e: http.Again, tries: int) -> float:
         if e.pause > MAX_PAUSE_SECONDS:
             raise http.unreachable(item, f"{e.why} and asks to wait {e.pause:.0f} s") from e
         return e.pause + random.uniform(0, _RESUME_SECONDS)  # noqa: S311 - no secret
-    if e.progress:
+    if e.progress or (e.begun and tries == 1):
         return random.uniform(0, _RESUME_SECONDS)  # noqa: S311
     pause: float = min(FIRST_PAUSE_SECONDS * 2 ** (tries - 1), MAX_BACKOFF_SECONDS)
     return pause * random.uniform(0.75, 1.25)  # noqa: S311

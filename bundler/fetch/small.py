@@ -99,7 +99,8 @@ def fetch_small(job: Job, source: http.Source, batch: Batch) -> None:
                 job.meter.add(len(chunk))
         if received < size:
             raise http.Again(f"the connection ended after {received} of {size} bytes")
-    except http.Again:
+    except http.Again as e:
+        e.begun = received > 0
         job.meter.add(-received)
         raise
     found = hashes.found()

@@ -74,15 +74,42 @@ def test_many_files_come_and_the_progress_ends_at_the_total(server: Server, stor
     assert all(store.has(i.sha256, 5000) for i in items)
 
 
-@pytest.mark.parametrize("fault", [status(500), status(503, Retry_After="1"), status(429)])
-def test_a_server_that_recovers_is_asked_again(server: Server, store: Store, fault: object) -> None:
+GROWING = ((0.375, 0.625), (0.75, 1.25))
+AS_ASKED = ((1.0, 1.05), (1.0, 1.05))
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (status(500), GROWING),
+        (status(503, Retry_After="1"), AS_ASKED),
+        (status(429), GROWING),
+    ],
+)
+def test_a_server_that_recovers_is_asked_again(
+    server: Server, store: Store, fault: object, expected: tuple[tuple[float, float], ...]
+) -> None:
     server.pages["/f"] = in_turn(fault, fault, body(DATA))  # type: ignore[arg-type]
     pauses: list[float] = []
     seen: list[Event] = []
     fetch([item(server)], store, seen.append, sleep=pauses.append)
     assert len(server.asked) == 3
     assert len(pauses) == 2
+    assert all(a <= pause <= b for pause, (a, b) in zip(pauses, expected, strict=True)), pauses
     assert [e.id for e in seen if isinstance(e, Warn)] == ["source.retry"] * 2
+
+
+def test_a_connection_that_broke_once_is_made_again_at_once(server: Server, store: Store) -> None:
+    """But one that breaks each time is given longer and longer, and then given up."""
+    small = DATA[:200_000]
+    server.pages["/f"] = cut(small, 100_000)
+    wanted = Item(server.url("/f"), hashlib.sha256(small).hexdigest(), len(small), "f")
+    pauses: list[float] = []
+    with pytest.raises(SourceError, match=r"source\.unreachable"):
+        fetch([wanted], store, silent, sleep=pauses.append)
+    assert len(pauses) == MAX_TRIES - 1
+    assert pauses[0] <= 0.05
+    assert all(pause >= 0.75 * 0.5 * 2**n for n, pause in enumerate(pauses[1:], 1)), pauses
 
 
 @pytest.mark.parametrize("length", [True, False])
