@@ -34,15 +34,19 @@ http: {{addr: 127.0.0.1:{port}}}
 
 def image(work: Path, count: int) -> None:
     """An image of 1 GiB in 8 layers."""
-    with _registry(work) as host:
-        push(_made(), f"http://{host}", "bench/image")
-        source = f'[[image]]\nreference = "{host}/bench/image:1"\nplatform = "linux/amd64"\n'
-        home = Home(work, "http://127.0.0.1:1", source)
+    with registry(work) as host:
+        push(made(), f"http://{host}", "bench/image")
+        home = Home(work, "http://127.0.0.1:1", source(host))
         group = [home.lock_and_fetch(), _skopeo(work, host)]
         # The registry is not ours: what it sent is not counted.
         rows = rounds(group, count, lambda: 0)
     print(table("image of 1 GiB", rows, _LAYERS * _LAYER_BYTES, "skopeo copy"))
     print(most(rows, "sealift lock; fetch", "skopeo copy", 1.0))
+
+
+def source(host: str) -> str:
+    """What the request says of it."""
+    return f'[[image]]\nreference = "{host}/bench/image:1"\nplatform = "linux/amd64"\n'
 
 
 def _skopeo(work: Path, host: str) -> Contestant:
@@ -53,24 +57,24 @@ def _skopeo(work: Path, host: str) -> Contestant:
     return Contestant("skopeo copy", folder, argv, clean(work), lambda: empty(folder))
 
 
-def _made() -> Made:
+def made() -> Made:
     """Layers of noise, packed as gzip that stores: nothing here measures a compressor."""
-    made, generator = Made(), numpy.random.default_rng(1)
+    out, generator = Made(), numpy.random.default_rng(1)
     layers, names = [], []
     for number in range(_LAYERS):
         tar = tar_of({f"weights-{number}": generator.bytes(_LAYER_BYTES)})
         names.append(f"sha256:{sha(tar)}")
-        layers.append(made.descriptor(OCI_LAYER["gzip"], gzip.compress(tar, 0, mtime=0)))
+        layers.append(out.descriptor(OCI_LAYER["gzip"], gzip.compress(tar, 0, mtime=0)))
     config = {"os": "linux", "architecture": "amd64", "config": {}}
     config["rootfs"] = {"type": "layers", "diff_ids": names}
     manifest = {"schemaVersion": 2, "mediaType": oci.OCI_MANIFEST, "layers": layers}
-    manifest["config"] = made.descriptor(OCI_CONFIG, json.dumps(config).encode())
-    made.manifest(manifest, "1")
-    return made
+    manifest["config"] = out.descriptor(OCI_CONFIG, json.dumps(config).encode())
+    out.manifest(manifest, "1")
+    return out
 
 
 @contextlib.contextmanager
-def _registry(work: Path) -> Iterator[str]:
+def registry(work: Path) -> Iterator[str]:
     """Debian's docker-registry; its host and port."""
     program = shutil.which("docker-registry")
     assert program, "install docker-registry from Debian (the Makefile's TEST_PACKAGES)"

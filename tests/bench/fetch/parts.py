@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from airgap import limits
-from tests.bench.fetch import contestants, image, kill
+from tests.bench.fetch import contestants, image, kill, pipeline
 from tests.bench.fetch.contestants import MODEL, Home
 from tests.bench.fetch.site import Hub, noise, serving
 from tests.bench.fetch.table import Rows, faster, most, rounds, table
@@ -82,4 +82,4 @@ def _print(title: str, rows: Rows, hub: Hub, peer: str) -> None:
 
 
 Part = Callable[[Path, int], None]
-ALL: Sequence[Part] = (hub8, hub1, slow, slow_files, small, image.image, kill.kill)
+ALL: Sequence[Part] = (hub8, hub1, slow, slow_files, small, image.image, kill.kill, pipeline.build)
