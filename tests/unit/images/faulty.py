@@ -53,7 +53,7 @@ class Faulty:
 
 def status(code: int, **headers: str) -> Fault:
     def fault(handler: BaseHTTPRequestHandler, _data: bytes) -> bool:
-        _answer(handler, code, b"", {k.replace("_", "-"): v for k, v in headers.items()})
+        answer(handler, code, b"", {k.replace("_", "-"): v for k, v in headers.items()})
         return True
 
     return fault
@@ -78,7 +78,7 @@ def cut(after: int) -> Fault:
 
 def other_bytes(change: Callable[[bytes], bytes]) -> Fault:
     def fault(handler: BaseHTTPRequestHandler, data: bytes) -> bool:
-        _answer(handler, 200, change(data), {})
+        answer(handler, 200, change(data), {})
         return True
 
     return fault
@@ -93,9 +93,10 @@ def ok(_handler: BaseHTTPRequestHandler, _data: bytes) -> bool:
     return False
 
 
-def _answer(
+def answer(
     handler: BaseHTTPRequestHandler, code: int, data: bytes, headers: dict[str, str]
 ) -> None:
+    """One whole answer."""
     handler.send_response(code)
     for name, value in headers.items():
         handler.send_header(name, value)
@@ -147,7 +148,7 @@ def _handle(registry: Faulty, handler: BaseHTTPRequestHandler, sent: str, body: 
     if not _allowed(registry, sent):
         challenge = f'Bearer realm="{registry.realm}",service="tests"'
         challenge = 'Basic realm="tests"' if registry.basic else challenge
-        _answer(handler, 401, b"", {"WWW-Authenticate": challenge})
+        answer(handler, 401, b"", {"WWW-Authenticate": challenge})
         return
     _, _, name = path.rpartition("/")
     found = registry.made.manifests.get(name)
@@ -159,7 +160,7 @@ def _handle(registry: Faulty, handler: BaseHTTPRequestHandler, sent: str, body: 
     elif "/referrers/" in path and name.removeprefix("sha256:") in registry.referrers:
         kind, data = oci.OCI_INDEX, registry.referrers[name.removeprefix("sha256:")]
     else:
-        _answer(handler, 200 if path == "/v2/" else 404, b"{}", {})
+        answer(handler, 200 if path == "/v2/" else 404, b"{}", {})
         return
     for suffix, faults in registry.faults.items():
         if path.endswith(suffix) and faults and faults.pop(0)(handler, data):
@@ -170,12 +171,12 @@ def _handle(registry: Faulty, handler: BaseHTTPRequestHandler, sent: str, body: 
 def _ranged(handler: BaseHTTPRequestHandler, kind: str, data: bytes) -> None:
     wanted = handler.headers.get("Range", "")
     if not wanted.startswith("bytes="):
-        _answer(handler, 200, data, {"Content-Type": kind, "Accept-Ranges": "bytes"})
+        answer(handler, 200, data, {"Content-Type": kind, "Accept-Ranges": "bytes"})
         return
     first, _, last = wanted.removeprefix("bytes=").partition("-")
     start, end = int(first), min(int(last or len(data) - 1), len(data) - 1)
     headers = {"Content-Type": kind, "Content-Range": f"bytes {start}-{end}/{len(data)}"}
-    _answer(handler, 206, data[start : end + 1], headers)
+    answer(handler, 206, data[start : end + 1], headers)
 
 
 def _allowed(registry: Faulty, sent: str) -> bool:
@@ -192,12 +193,12 @@ def _allowed(registry: Faulty, sent: str) -> bool:
 def _token(registry: Faulty, handler: BaseHTTPRequestHandler, sent: str, body: bytes) -> None:
     form = parse_qs(body.decode())
     if registry.refresh and form.get("refresh_token") != [registry.refresh]:
-        _answer(handler, 401, b"", {})
+        answer(handler, 401, b"", {})
         return
     if registry.user and sent != registry.expected_basic():
-        _answer(handler, 401, b"", {})
+        answer(handler, 401, b"", {})
         return
     with registry.lock:
         token = f"token-{len(registry.tokens)}"
         registry.tokens[token] = registry.token_uses
-    _answer(handler, 200, encode({"token": token, "expires_in": 300}), {})
+    answer(handler, 200, encode({"token": token, "expires_in": 300}), {})

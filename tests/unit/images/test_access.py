@@ -138,6 +138,26 @@ def test_credential_helper_is_asked_for_that_server(tmp_path: Path) -> None:
     assert found == Credentials("u", "registry.example/get")
 
 
+def test_store_of_all_credentials_is_asked_and_the_file_where_it_knows_nothing(
+    tmp_path: Path,
+) -> None:
+    """docker login writes `credsStore`; entries beside it may be older ones."""
+    script = (
+        'read server; [ "$server" = known.example ] || { echo not found; exit 1; }\n'
+        'echo "{\\"Username\\":\\"u\\",\\"Secret\\":\\"of the store\\"}"'
+    )
+    environment = helper(tmp_path, script)
+    auths = {
+        name: {"auth": base64.b64encode(b"f:of the file").decode()}
+        for name in ("known.example", "other.example")
+    }
+    write(tmp_path / ".docker/config.json", {"credsStore": "test", "auths": auths})
+    found = credentials.find(reference.parse("known.example/a:1"), environment)
+    assert found == Credentials("u", "of the store")
+    found = credentials.find(reference.parse("other.example/a:1"), environment)
+    assert found == Credentials("f", "of the file")
+
+
 @pytest.mark.parametrize("script", ["exit 3", "echo nonsense", "echo '[]'"])
 def test_broken_credential_helper_is_named(tmp_path: Path, script: str) -> None:
     with pytest.raises(UsageError) as e:

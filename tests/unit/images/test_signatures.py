@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,7 +26,7 @@ from bundler.fetch import download, images
 from bundler.scan import gate
 from bundler.workspace import Workspace
 from tests.lab import T0, Lab
-from tests.unit.images.faulty import Faulty
+from tests.unit.images.faulty import Faulty, answer
 from tests.unit.images.maker import Made, encode, push, tar_of
 
 TAR = tar_of({"hello": b"hello" * 999})
@@ -174,7 +175,7 @@ def test_signature_that_does_not_hold_counts_for_nothing(
     assert problems(workspace, image, found, coverage, pem(KEY)) == ["policy.image-unsigned"]
 
 
-@pytest.mark.parametrize("by", ["api", "tag"])
+@pytest.mark.parametrize("by", ["api", "tag", "second page"])
 @pytest.mark.parametrize(
     ("predicate", "believed"),
     [("https://sigstore.dev/cosign/sign/v1", True), ("https://cosign.sigstore.dev/attest", False)],
@@ -192,11 +193,21 @@ def test_sigstore_bundle_is_found_and_only_a_signature_is_one(
         made.manifest(listing, f"sha256-{own}")
     else:
         faulty.referrers[own] = encode(listing)
+    if by == "second page":
+        faulty.faults[f"/referrers/sha256:{own}"] = [first_page]
     image = pull(workspace, faulty.host)
     found, coverage = look(workspace, image, pem(KEY))
     assert {c.verdict for c in coverage.files} == {"covered"}
     expected = [] if believed else ["policy.image-unsigned"]
     assert problems(workspace, image, found, coverage, pem(KEY)) == expected
+
+
+def first_page(handler: BaseHTTPRequestHandler, _data: bytes) -> bool:
+    """Nothing yet, and where to go on (distribution specification 1.1, listing referrers)."""
+    empty = {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": []}
+    headers = {"Content-Type": oci.OCI_INDEX, "Link": f'<{handler.path}?last=x>; rel="next"'}
+    answer(handler, 200, encode(empty), headers)
+    return True
 
 
 def test_attachment_about_another_image_is_refused(workspace: Workspace, faulty: Faulty) -> None:
