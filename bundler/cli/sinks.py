@@ -28,9 +28,10 @@ class RichSink:
         )
 
         self._bars: Bars = Progress(
-            TextColumn("{task.description:<9}"),
+            # A file's name is no markup, whatever its publisher put into it.
+            TextColumn("{task.description:<9}", markup=False),
             BarColumn(24),
-            TextColumn("{task.fields[files]}"),
+            TextColumn("{task.fields[files]}", markup=False),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
