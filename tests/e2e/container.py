@@ -31,7 +31,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-AIRGAP = ("python3", "/kit/airgap.pyz", "--json")
+AIRGAP = ("/opt/airgap/airgap", "--json")
 
 
 def why_not() -> str | None:
@@ -112,6 +112,10 @@ class Container:
         made.write_text(text)
         self.sh(f"mkdir -p '{path.rpartition('/')[0]}'")
         self.podman("cp", str(made), f"{self.name}:{path}")
+
+    def install_kit(self) -> None:
+        """As an installer does: from the kit at /kit, into /opt/airgap."""
+        self.sh("sh /kit/install.sh /kit/airgap-fingerprints.txt")
 
     def airgap(self, *words: str, expect: int = 0) -> Done:
         return self.podman("exec", self.name, *AIRGAP, *words, expect=expect)

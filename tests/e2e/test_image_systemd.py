@@ -54,6 +54,7 @@ def host(
     container = Container(podman_rootfs, folder, mounts, state=state)
     try:
         container.begin()
+        container.install_kit()
         sha256 = hashlib.sha256((connected.folder / "kit/root.json").read_bytes()).hexdigest()
         container.airgap("trust", "add", "/kit/root.json", "--sha256", sha256)
         yield container
@@ -105,7 +106,7 @@ def test_engine_from_an_image_serves_under_systemd_and_comes_back(
 def test_quadlet_service_serves_in_its_place_and_comes_back(
     host: Container, connected: Connected
 ) -> None:
-    shown = host.sh(f"python3 /kit/airgap.pyz service show {NAME} --quadlet").out
+    shown = host.sh(f"/opt/airgap/airgap service show {NAME} --quadlet").out
     host.airgap("stop", NAME)
     host.sh(f"systemctl disable sealift-{NAME}.service")
     for filename, text in _files(shown):

@@ -56,6 +56,7 @@ def test_bare_host_serves_after_three_commands(
 ) -> None:
     sheet = host.sh("cd /kit && sha256sum -c airgap-fingerprints.txt")
     assert "airgap.pyz: OK" in sheet.out
+    host.install_kit()
     sha256 = hashlib.sha256((connected.folder / "kit/root.json").read_bytes()).hexdigest()
     host.airgap("trust", "add", "/kit/root.json", "--sha256", sha256)
     host.airgap("install", f"/media/{NAME}-1.5")

@@ -153,7 +153,7 @@ def served(
 def test_three_commands_and_a_key_from_the_kit_to_an_answer(served: Served) -> None:
     host = served.host
     sha256 = hashlib.sha256((served.connected.folder / "kit/root.json").read_bytes()).hexdigest()
-    host.sh("sh /kit/install.sh /kit/airgap-fingerprints.txt")
+    host.install_kit()
     served.airgap(f"trust add /kit/root.json --sha256 {sha256}")
     served.airgap("policy install /kit/policy.json")
     said = host.sh(f"{TRACE} -o {COMMANDS} {AIRGAP} keys add tests").out
@@ -206,7 +206,7 @@ def test_second_run_of_everything_changes_nothing(served: Served) -> None:
         "find store venvs -type f -printf '%p %T@ %s\\n' | sort"
     )
     before = served.host.sh(listing).out, served.units()
-    served.host.sh("sh /kit/install.sh /kit/airgap-fingerprints.txt")
+    served.host.install_kit()
     served.airgap("policy install /kit/policy.json")
     served.airgap(f"install /media/{NAME}-6.0")
     served.airgap(f"start {NAME}")
