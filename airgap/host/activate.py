@@ -92,6 +92,7 @@ def _switch(
         _bring_front(paths, deployment, sink, ahead)
         launch.at_boot(paths, name)
         _record(paths, deployment, event)
+        paths.rollback(name).unlink(missing_ok=True)
     failover.warn(paths, serving_plan(deployment.manifest), sink)
     _stop_others(paths, name, version, sink)
     previous = _before(paths, name, version) if before in (None, version) else before
@@ -261,8 +262,9 @@ def rollback(
     `judge` raises, ServingError.
     """
     now = current(paths, name)
-    target = version or _before(paths, name, now.manifest.version)
-    if target is None or target == now.manifest.version:
+    begun = _rolling_back(paths, name)
+    target = version or begun or _before(paths, name, now.manifest.version)
+    if target is None or (target == now.manifest.version and target != begun):
         raise HostError(
             "host.no-rollback",
             f"{now.title} cannot be rolled back",
@@ -271,7 +273,20 @@ def rollback(
         )
     deployment = load(paths, name, target)
     judge(deployment.manifest, deployment.digest)
-    return _switch(paths, deployment, sink, event)
+    # A kill behind the switch would make "the one before" the one that was left.
+    fsio.write(paths.rollback(name), target.encode())
+    try:
+        return _switch(paths, deployment, sink, event)
+    except BaseException:
+        paths.rollback(name).unlink(missing_ok=True)
+        raise
+
+
+def _rolling_back(paths: HostPaths, name: str) -> str | None:
+    """Where a rollback that was killed went to, as long as that is here."""
+    found = fsio.read_if_there(paths.rollback(name), limits.KIB)
+    version = None if found is None else found.decode("utf-8", "replace")
+    return version if version in versions(paths, name) else None
 
 
 def stop(paths: HostPaths, name: str, sink: Sink = silent) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,9 +189,12 @@ def test_it_locks(path: Path, hub: LocalHub, workspace: Workspace) -> None:
     "path", [p for p in READY if any(m.repo for m in read(p).model)], ids=lambda p: p.stem
 )
 def test_it_plans(path: Path, hub: LocalHub, workspace: Workspace) -> None:
-    """Bytes, media and memory, without its image: those registries cannot be reached from here."""
+    """Bytes, media and memory, without its image: those registries cannot be reached from here.
+    Wheels are resolved for one; `test_it_locks` resolves those of all."""
     asked = read(path)
     request = Request(**{f: getattr(asked, f) for f in WITHOUT_IMAGE}) if asked.image else asked
+    if path.stem != "qwen3-8b":
+        request = replace(request, wheels=())
     with reachable():
         found = reckon(request, MANIFESTS, workspace, None, lambda _event: None)
     assert {p.name for p in found.parts} >= {m.name for m in request.model}

@@ -20,7 +20,17 @@ from airgap import fsio
 from airgap.errors import HostError, PolicyError, ServingError
 from airgap.events import Warn
 from airgap.format.manifest import Manifest
-from airgap.host import activate, endpoint, front, ledger, loopback, probe, services, smoke
+from airgap.host import (
+    activate,
+    endpoint,
+    front,
+    ledger,
+    loopback,
+    probation,
+    probe,
+    services,
+    smoke,
+)
 from airgap.host.endpoint import Endpoint
 from airgap.host.foreground import run_foreground
 from airgap.host.preflight import NotFit, preflight
@@ -162,8 +172,10 @@ def die_after(call: Callable[..., object]) -> Callable[..., object]:
 KILLS = {
     "engine started": (services, "start_engine"),
     "smoke test passed": (smoke, "smoke"),
+    "probation begun": (probation, "begin"),
     "link switched": (fsio, "symlink"),
     "front brought": (services, "start_front"),
+    "front checked": (smoke, "check_models"),
     "ledger written": (ledger, "append"),
     "old one stopped": (services, "stop_engine"),
 }
@@ -174,20 +186,38 @@ def test_killed_activation_is_finished_by_the_same_call(host: HostLab, step: str
     host.install(host.manifest("1"))
     new = host.manifest("2")
     host.stage(new)
+    killed_at(step, lambda: host.install(new))
+    assert "4" in answer(host.port)
+    assert host.install(new).previous == "1"
+    assert_only_serves(host, "2")
+    assert switches(host) == [("switch", "1"), ("switch", "2")]
+
+
+def killed_at(step: str, act: Callable[[], object]) -> None:
     module, function = KILLS[step]
     child = os.fork()
     if child == 0:
         setattr(module, function, die_after(getattr(module, function)))
         try:
-            host.install(new)
+            act()
         finally:
             os._exit(3)
     _, how = os.waitpid(child, 0)
     assert os.WTERMSIG(how) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", ["link switched", "ledger written"])
+def test_killed_rollback_is_finished_by_the_same_call(host: HostLab, step: str) -> None:
+    """It goes where the first one went, not to what was before that."""
+    host.install(host.manifest("1"))
+    host.install(host.manifest("2"))
+    killed_at(step, lambda: activate.rollback(host.paths, "smol", fine))
     assert "4" in answer(host.port)
-    assert host.install(new).previous == "1"
-    assert_only_serves(host, "2")
-    assert switches(host) == [("switch", "1"), ("switch", "2")]
+    for expected in ("1", "2"):
+        with host.paths.exclusive("test"):
+            activate.rollback(host.paths, "smol", fine)
+        assert_only_serves(host, expected)
+    assert switches(host)[2:] == [("rollback", "1"), ("rollback", "2")]
 
 
 @contextmanager
