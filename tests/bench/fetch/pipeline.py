@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from airgap import fsio
 from tests.bench.fetch import image
 from tests.bench.fetch.contestants import Contestant, Home
 from tests.bench.fetch.table import goal, rounds, table
@@ -55,5 +56,7 @@ class _Desk(Home):
 
     def _trusted(self) -> None:
         self.empty()
-        argv = [*self.argv("trust")[:-1], "init", "--solo"]
+        phrase = self.folder.parent / "passphrase"
+        fsio.write(phrase, b"of the bench\n")
+        argv = [*self.argv("trust")[:-1], "init", "--solo", "--passphrase-file", str(phrase)]
         subprocess.run(argv, env=self.env, check=True, stdout=subprocess.DEVNULL)
