@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,9 @@ _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
 # What an address that was good for a while answers when it is no longer.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+# Addresses that need no encoding and no resolving: origin, then path and query (RFC 3986).
+_PLAIN = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(/[A-Za-z0-9._~%/?=&+:@,-]*)", re.ASCII)
 
 _HEADERS = {
     "Accept": "*/*",
@@ -85,6 +89,7 @@ class Web:
         self._netrc = _passwords()
         self._certificates = httpx2.create_ssl_context()
         self._mine = threading.local()
+        self._origins: dict[str, httpx2.URL] = {}
         self._clients: list[httpx2.Client] = []
 
     def close(self) -> None:
@@ -182,8 +187,16 @@ class Web:
         are none here: that takes as long as the request itself."""
         import httpx2
 
+        extensions: dict[str, object] = {"timeout": self._timeout}
+        asked: httpx2.URL | str = url
+        plain = _PLAIN.fullmatch(url)
+        if plain is not None and "/." not in plain[2]:
+            # The library reads one address of each origin; reading all takes longer than asking.
+            if plain[1] not in self._origins:
+                self._origins[plain[1]] = httpx2.URL(plain[1])
+            asked, extensions["target"] = self._origins[plain[1]], plain[2].encode()
         request = httpx2.Request(
-            "GET", url, headers={**_HEADERS, **headers}, extensions={"timeout": self._timeout}
+            "GET", asked, headers={**_HEADERS, **headers}, extensions=extensions
         )
         return client._transport_for_url(request.url).handle_request(request)
 

@@ -223,6 +223,27 @@ def test_a_broken_netrc_is_refused(
         fetch([item(server)], store, silent)
 
 
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("/a%20b.whl", "/a%20b.whl"),
+        ("/torch-2.13.0+cpu.whl", "/torch-2.13.0+cpu.whl"),
+        ("/f?Policy=a%2Fb&Expires=1~x", "/f?Policy=a%2Fb&Expires=1~x"),
+        ("/.gitattributes", "/.gitattributes"),
+        ("/a/../f", "/f"),
+        ("/a b", "/a%20b"),
+        ("/\u00fc", "/%C3%BC"),
+        ("/f#sha256=0", "/f"),
+    ],
+)
+def test_an_address_is_asked_for_as_it_is_meant(
+    server: Server, store: Store, written: str, asked: str
+) -> None:
+    server.pages[asked] = body(DATA)
+    fetch([item(server, written)], store, silent)
+    assert server.asked == [asked]
+
+
 def test_the_proxy_of_the_environment_is_used(
     server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
