@@ -53,7 +53,7 @@ def small(work: Path, count: int) -> None:
     with serving(repo) as hub:
         home = Home(work, hub.endpoint, MODEL)
         group = [home.lock_and_fetch(), contestants.hf_download(hub, work)]
-        rows = rounds(group, count, hub.sent)
+        rows = rounds(group, count, hub.sent, work / "aside")
         _print("5,000 files of 4 KiB", rows, hub, "hf download")
     print(faster(rows, "sealift lock; fetch", "hf download", 5.0))
 
