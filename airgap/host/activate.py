@@ -92,9 +92,9 @@ def _switch(
         _bring_front(paths, deployment, sink, ahead)
         launch.at_boot(paths, name)
         _record(paths, deployment, event)
-        paths.rollback(name).unlink(missing_ok=True)
     failover.warn(paths, serving_plan(deployment.manifest), sink)
     _stop_others(paths, name, version, sink)
+    _forget_rollback(paths, name)
     previous = _before(paths, name, version) if before in (None, version) else before
     where = address(deployment.manifest)
     was = f" (was: {name} {previous}, kept for rollback)" if previous else ""
@@ -278,8 +278,15 @@ def rollback(
     try:
         return _switch(paths, deployment, sink, event)
     except BaseException:
-        paths.rollback(name).unlink(missing_ok=True)
+        _forget_rollback(paths, name)
         raise
+
+
+def _forget_rollback(paths: HostPaths, name: str) -> None:
+    if paths.rollback(name).exists():
+        with fsio.disk_errors(f"removing {paths.rollback(name)}"):
+            paths.rollback(name).unlink()
+            fsio.fsync_dir(paths.name_folder(name))
 
 
 def _rolling_back(paths: HostPaths, name: str) -> str | None:

@@ -3,7 +3,7 @@ that change a disk are counted, and the n-th one kills, fails, or is the last on
 goes.
 
 The bundle is the good one of the vectors, without a serving plan: everything up to the receipt is
-run, and no engine. `tests/e2e` stops installs that serve.
+run, and no engine. test_switch_cut.py stops what follows, and `tests/e2e` installs that serve.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from tests.vectors.model import Host, Vector
 from tests.vectors.pieces import NOW
 
 # What changes a disk. `open` counts only where it can create.
-CALLS = ("open", "write", "fsync", "rename", "link", "unlink", "mkdir", "ftruncate", "fchmod")
+CALLS = (
+    *("open", "write", "fsync", "rename", "link", "symlink", "unlink", "mkdir"),
+    *("ftruncate", "fchmod"),
+)
 KILLED, CRASHED = 137, 99
 GOOD = Vector("good", "none")
 
