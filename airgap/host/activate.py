@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from airgap import fsio, limits
@@ -71,6 +71,8 @@ def activate(
             why=f"staged: {deployment.digest[:16]}, asked for: {digest[:16]}",
             do="give the bundle another version; two contents under one version are never mixed",
         )
+    # Whatever was under way to another version, this one is wanted now.
+    _forget_rollback(paths, manifest.name)
     return _switch(paths, deployment, sink, "switch", probation_seconds)
 
 
@@ -167,25 +169,25 @@ def _record(paths: HostPaths, deployment: Deployment, event: str) -> None:
     if record.gateway is not None:
         data["gateway"] = record.gateway
     served = _switches(paths, manifest.name)
-    if not served or served[-1] != data:
+    if not served or served[-1].data != data:
         ledger.append(paths.ledger, event, data)
 
 
-def _switches(paths: HostPaths, name: str) -> list[Mapping[str, str]]:
+def _switches(paths: HostPaths, name: str) -> list[ledger.Entry]:
     chain = ledger.read(paths.ledger)
-    entries = (e.data for e in chain.entries if e.event in SWITCHES)
-    return [d for d in entries if d.get("name") == name]
+    return [e for e in chain.entries if e.event in SWITCHES and e.data.get("name") == name]
 
 
 def history(paths: HostPaths, name: str) -> tuple[tuple[str, str], ...]:
     """Versions of NAME and their manifests' digests in the order in which they began to serve."""
-    return tuple((d["version"], d["manifest"]) for d in _switches(paths, name))
+    return tuple((e.data["version"], e.data["manifest"]) for e in _switches(paths, name))
 
 
-def last_switch(paths: HostPaths, name: str, version: str) -> Mapping[str, str] | None:
+def last_switch(paths: HostPaths, name: str, version: str) -> ledger.Entry | None:
     """What the ledger noted when that version began to serve last: `manifest`, and `environment`
     and `gateway`, the SHA-256 of their lists, where it has them. None when it never did."""
-    return next((d for d in reversed(_switches(paths, name)) if d["version"] == version), None)
+    found = reversed(_switches(paths, name))
+    return next((e for e in found if e.data["version"] == version), None)
 
 
 def _before(paths: HostPaths, name: str, version: str) -> str | None:
@@ -278,7 +280,8 @@ def rollback(
     try:
         return _switch(paths, deployment, sink, event)
     except BaseException:
-        _forget_rollback(paths, name)
+        if paths.current_version(name) != target:
+            _forget_rollback(paths, name)
         raise
 
 

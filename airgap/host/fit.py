@@ -66,7 +66,7 @@ def accelerator(manifest: Manifest, serve: Serve) -> Iterator[Problem]:
             "install a newer NVIDIA driver, or bring a bundle for an older CUDA",
         )
     old = [g for g in found.gpus if g.lacks(major)]
-    if old:
+    if old and len(found.gpus) - len(old) < serve.tensor_parallel:
         yield Problem(
             "GPU",
             f"{old[0].model} has compute capability {old[0].compute_capability}, CUDA {major} "

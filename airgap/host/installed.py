@@ -132,14 +132,17 @@ def _check_deployment(check: _Check, h: Holding) -> None:
 def _check_switch(check: _Check, deployment: Deployment) -> None:
     """What its folder says it is, against what the ledger noted when it began to serve."""
     record, manifest = deployment.record, deployment.manifest
-    noted = activate.last_switch(check.paths, manifest.name, manifest.version) or {}
-    here = {
-        "manifest": deployment.digest,
-        "environment": record.environment,
-        "gateway": record.gateway,
-    }
+    name, version = manifest.name, manifest.version
+    noted = activate.last_switch(check.paths, name, version)
+    if noted is None:
+        return
+    here = {"manifest": deployment.digest}
+    # What was staged anew since then and does not serve yet has another list by right; its switch
+    # will note it.
+    if check.paths.current_version(name) == version or record.staged <= noted.time:
+        here |= {"environment": record.environment or "", "gateway": record.gateway or ""}
     for what, digest in here.items():
-        if what in noted and noted[what] != digest:
+        if what in noted.data and noted.data[what] != digest:
             check.say(f"{deployment.title}: its {what} is not the one that began to serve")
 
 

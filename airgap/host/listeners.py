@@ -6,6 +6,8 @@ is asked or told anything on a port before it is seen to belong to the user of t
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,11 @@ from airgap.host.endpoint import Endpoint
 # Of our own network namespace; a daemon's view of /proc may have nothing but processes in it.
 _TABLE = Path("/proc/self/net/tcp")
 _ESTABLISHED, _LISTEN = "01", "0A"
+# As the table writes addresses: who listens on another one of this host is not asked by us.
+_ADDRESSES = ("127.0.0.1", "0.0.0.0")  # noqa: S104 - it is read, not bound
+_REACHED = frozenset(
+    f"{int.from_bytes(socket.inet_aton(a), sys.byteorder):08X}" for a in _ADDRESSES
+)
 
 
 def connections(port: int) -> int:
@@ -24,7 +31,8 @@ def connections(port: int) -> int:
 
 def is_ours(where: Endpoint) -> bool:
     """Whether its supervisor's user, and no other, listens on its port."""
-    return {int(row[7]) for row in _rows(where.port, _LISTEN)} == {where.user}
+    listening = (r for r in _rows(where.port, _LISTEN) if r[1].partition(":")[0] in _REACHED)
+    return {int(row[7]) for row in listening} == {where.user}
 
 
 class Known:

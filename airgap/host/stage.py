@@ -108,7 +108,8 @@ def _is_staged(place: DeploymentPaths, digest: str) -> bool:
             why=f"staged: {record.manifest[:16]}, this bundle: {digest[:16]}",
             do="give the bundle another version; two contents under one version are never mixed",
         )
-    return _has_environments(place) or locks.holder(place.supervisor_lock) is not None
+    lives = any(locks.holder(p.supervisor_lock) is not None for p in (place, place.gateway))
+    return lives or _has_environments(place)
 
 
 def _has_environments(place: DeploymentPaths) -> bool:

@@ -112,6 +112,7 @@ def build(
             sums=seal.make(shared.venv, shared.sums, sink),
         )
         fsio.write(shared.record, found.to_bytes(), 0o444)
+        shared.unfinished.unlink()
         took = f"in {time.monotonic() - begun:.1f} s with {installer.label}"
     else:
         took = "are installed already, with another version"
@@ -152,6 +153,7 @@ def _build(
     env = _environment(paths)
     venvs.remove(shared)
     fsio.make_dirs(shared.folder)
+    fsio.write(shared.unfinished, b"")
     fsio.write(shared.requirements, listing.encode())
     _make(shared, python, installer, env)
     _install(shared, paths.wheels, installer, env)

@@ -60,6 +60,11 @@ class EnvironmentPaths:
     def record(self) -> Path:
         return self.folder / "environment.json"
 
+    @property
+    def unfinished(self) -> Path:
+        """There while it is being made: what a kill leaves then belongs to nobody yet."""
+        return self.folder / "unfinished"
+
 
 def key_of(python: str, requirements: str) -> str:
     """`python` is the version that the wheels were locked for; `requirements` names each wheel by
@@ -99,7 +104,7 @@ def mend(place: EnvironmentPaths, key: str) -> None:
     taking it away from what runs from it.
     """
     users = [] if complete(place, key) else _users(place)
-    if not users or not _has_python(place):
+    if not users or not _has_python(place) or place.unfinished.exists():
         return
     record = _recorded(place, key)
     sums = None if record is None else record.sums

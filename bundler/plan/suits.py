@@ -113,7 +113,8 @@ def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
     names = ", ".join(dict.fromkeys(g.model for g in found.nvidia.gpus))
     text = f"{gpus} x {names or 'GPU'}, wanted {'is' if wanted == 1 else 'are'} {wanted}"
     yield Judgement(gpus >= wanted, "GPU", text, "lower serve.tensor-parallel")
-    for gpu in [g for g in found.nvidia.gpus if g.lacks(major)][:1]:
+    old = [g for g in found.nvidia.gpus if g.lacks(major)]
+    for gpu in old[: gpus - len(old) < wanted]:
         text = f"{gpu.model} has compute capability {gpu.compute_capability}"
         text += f", CUDA {major} needs {gpu.lacks(major)}"
         yield Judgement(False, "GPU", text, "wheels and image for an older CUDA, or a newer GPU")

@@ -7,6 +7,7 @@ asked of transformers itself, greedily, on the same files.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ KINDS = {
     "mistral": "mistral-7b-lora",
     "deepseek-v2": "deepseek-coder-v2-lite",
 }
+# Made and asked in the long run only.
+MORE = {"qwen3-moe": "qwen3-coder", "llama-int8": "none: weights and activations of 8 bits"}
+IS_LONG = os.environ.get("SEALIFT_TEST_LONG") == "1"
+LONG = pytest.mark.skipif(
+    not IS_LONG, reason="two minutes of two cores; SEALIFT_TEST_LONG=1 or `make test-long` runs it"
+)
+MADE = [*KINDS, *(MORE if IS_LONG else ())]
+ASKED = [*KINDS, *(pytest.param(kind, marks=LONG) for kind in MORE)]
 PROMPT = "The capital of"
 WHEELS = """\
 [target]
@@ -55,6 +64,7 @@ max-model-len = 512
 dtype = "float32"
 enforce-eager = true
 kv-cache-gib = 1
+tensor-parallel = {ranks}
 [[serve.check]]
 api = "completion"
 prompt = "{prompt}"
@@ -105,7 +115,7 @@ def makers(world: World, tmp_path_factory: pytest.TempPathFactory) -> Makers:
 def standins(makers: Makers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of each."""
     top = tmp_path_factory.mktemp("standins")
-    folders = {kind: top / kind for kind in KINDS}
+    folders = {kind: top / kind for kind in MADE}
     makers.make(folders)
     return folders
 
@@ -127,30 +137,43 @@ def hub(standins: dict[str, Path]) -> Iterator[LocalHub]:
         yield made
 
 
-def bundle(desk: VllmConnected, kind: str, port: int) -> Path:
-    """Request -> approved by two -> packed."""
+def bundle(desk: VllmConnected, kind: str, port: int, ranks: int) -> Path:
+    """Request -> approved by two -> packed; its version is the number of ranks."""
     name = f"standin-{kind}"
     request = desk.folder / f"{name}.toml"
-    text = f'name = "{name}"\nversion = "1"\n' + WHEELS.format(python=PYTHON)
-    request.write_text(text + MODEL.format(kind=kind, port=port, prompt=PROMPT))
+    text = f'name = "{name}"\nversion = "{ranks}"\n' + WHEELS.format(python=PYTHON)
+    request.write_text(text + MODEL.format(kind=kind, port=port, prompt=PROMPT, ranks=ranks))
     desk.sealift("build", str(request))
-    packet = f"home/builds/{name}/1/packet"
+    packet = f"home/builds/{name}/{ranks}/packet"
     desk.approve(packet, "alice", "bob")
     desk.sealift("collect", packet)
     desk.sealift("pack", name, "-o", "standins")
-    return desk.folder / "standins" / f"{name}-1"
+    return desk.folder / "standins" / f"{name}-{ranks}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def answered(world: World, kind: str, ranks: int = 1) -> list[int]:
+    """The first tokens that vLLM says; ids and not text, since what random weights say need not be
+    whole characters."""
+    port = free_port()
+    world.host.airgap("stop", "smollm2")
+    world.install(bundle(world.connected, kind, port, ranks))
+    body = {"model": kind, "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
+    reply = world.host.post(port, "completions", **body, return_token_ids=True)["choices"][0]
+    world.host.airgap("stop", f"standin-{kind}")
+    ids: list[int] = reply["token_ids"]
+    return ids
+
+
+@pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.usefixtures("hub")
 def test_architecture_answers_after_the_full_journey(
     kind: str, world: World, expected: dict[str, list[int]]
 ) -> None:
-    port, name = free_port(), f"standin-{kind}"
-    world.host.airgap("stop", "smollm2")
-    world.install(bundle(world.connected, kind, port))
-    body = {"model": kind, "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
-    # Ids and not text: what random weights say need not be whole characters.
-    reply = world.host.post(port, "completions", **body, return_token_ids=True)["choices"][0]
-    world.host.airgap("stop", name)
-    assert reply["token_ids"] == expected[kind]
+    assert answered(world, kind) == expected[kind]
+
+
+@LONG
+@pytest.mark.usefixtures("hub")
+def test_two_ranks_answer_as_one_does(world: World, expected: dict[str, list[int]]) -> None:
+    """Tensor parallel: the weights are spread over two processes, each with a core of its own."""
+    assert answered(world, "llama", ranks=2) == expected["llama"]

@@ -168,3 +168,29 @@ def test_stopped_at_every_changing_call_it_is_finished_by_the_same_command(
         host.check_sound()
         host.check_finished()
     print(f"{act}, {how}: {total} calls")
+
+
+def test_rollback_interrupted_behind_its_switch_is_finished_by_the_same_command(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C while connections of the other version are waited for."""
+    host = Host(tmp_path, "rollback")
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    def prepare() -> None:
+        services.drain = interrupted
+
+    assert host.run(prepare) == 1
+    assert host.paths.current_version(NAME) == "1"
+    host.check_sound()
+    host.check_finished()
+
+
+def test_a_rollback_that_never_switched_is_forgotten_by_the_next_switch(tmp_path: Path) -> None:
+    host = Host(tmp_path, "rollback")
+    fsio.write(host.paths.rollback(NAME), b"1")
+    host.act = switch
+    assert host.run() == 0
+    assert not host.paths.rollback(NAME).exists()

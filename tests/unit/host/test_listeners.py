@@ -26,13 +26,13 @@ def engine_at(port: int, number: int = 1) -> Endpoint:
 
 
 @contextlib.contextmanager
-def listening_as(user: int) -> Iterator[int]:
+def listening_as(user: int, address: str = "127.0.0.1") -> Iterator[int]:
     """A port on which that user's process listens and answers nothing."""
     ready, said = os.pipe()
     child = os.fork()
     if child == 0:
         os.setuid(user)
-        with socket.create_server(("127.0.0.1", 0)) as s:
+        with socket.create_server((address, 0)) as s:
             os.write(said, str(s.getsockname()[1]).encode())
             signal.pause()
     try:
@@ -57,6 +57,12 @@ def test_who_listens_is_told() -> None:
 def test_another_user_on_the_port_is_not_the_engine() -> None:
     with listening_as(NOBODY) as port:
         assert not listeners.is_ours(engine_at(port))
+
+
+@needs_root
+def test_another_user_on_another_address_is_in_nobodys_way() -> None:
+    with listening_as(NOBODY, "127.0.0.2") as port, socket.create_server(("127.0.0.1", port)):
+        assert listeners.is_ours(engine_at(port))
 
 
 @needs_root

@@ -199,6 +199,7 @@ CUDA = Target(python=PYTHON, platform="x86_64-manylinux_2_17", accelerator="cuda
         (Nvidia(driver="550.54", cuda="12.4", gpus=(H100,)), ["driver"]),
         (Nvidia(driver="580.65", cuda="13.0", gpus=(replace(H100, memory=3),)), ["GPU memory"]),
         (Nvidia(driver="580.65", cuda="13.0", gpus=(V100,)), ["GPU"]),
+        (Nvidia(driver="580.65", cuda="13.0", gpus=(V100, H100)), []),
         (Nvidia(driver="580.65", cuda="13.0", gpus=()), ["GPU"]),
         (None, ["GPU"]),
     ],

@@ -154,6 +154,26 @@ def test_environment_in_use_that_cannot_be_judged_is_left_alone(
     assert said[0].startswith("1 wheels in ")
 
 
+def test_killed_remaking_of_an_environment_in_use_is_finished_by_the_same_command(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(paths, make_manifest(paths, "1"))
+    python = environments(paths)[0] / "venv" / "bin" / "python"
+    python.unlink()
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(venv, "_install", killed)
+        with pytest.raises(KeyboardInterrupt):
+            put(paths, make_manifest(paths, "2"))
+    assert python.exists()
+    _, said = put(paths, make_manifest(paths, "2"))
+    assert said[0].startswith("1 wheels in ")
+    assert not (environments(paths)[0] / "unfinished").exists()
+
+
 def test_half_removed_environment_is_not_taken_for_complete(
     paths: HostPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
