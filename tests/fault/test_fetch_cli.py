@@ -305,6 +305,8 @@ def test_ctrl_c_says_that_it_goes_on_and_ends_with_130(lab: Lab, web: Web) -> No
     journal = (lab.workspace.store.root / "partial" / f"{sha256}.journal").read_bytes()
     kept = sum(b - a for a, b in partial.parse(journal, partial._boot())[1])
     assert kept > MB
+    while web.busy:  # the server notices at its next write that nobody listens
+        time.sleep(0.01)
     web.files["/f"].rate, before = 0.0, web.sent
     assert lab.fetch()[0] == 0
     assert web.sent - before <= len(DATA) - kept
