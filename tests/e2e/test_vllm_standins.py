@@ -29,14 +29,10 @@ KINDS = {
     "mistral": "mistral-7b-lora",
     "deepseek-v2": "deepseek-coder-v2-lite",
 }
-# Made and asked in the long run only.
-MORE = {"qwen3-moe": "qwen3-coder", "llama-int8": "none: weights and activations of 8 bits"}
-IS_LONG = os.environ.get("SEALIFT_TEST_LONG") == "1"
 LONG = pytest.mark.skipif(
-    not IS_LONG, reason="two minutes of two cores; SEALIFT_TEST_LONG=1 or `make test-long` runs it"
+    os.environ.get("SEALIFT_TEST_LONG") != "1",
+    reason="two minutes of two cores; SEALIFT_TEST_LONG=1 or `make test-long` runs it",
 )
-MADE = [*KINDS, *(MORE if IS_LONG else ())]
-ASKED = [*KINDS, *(pytest.param(kind, marks=LONG) for kind in MORE)]
 PROMPT = "The capital of"
 WHEELS = """\
 [target]
@@ -115,7 +111,7 @@ def makers(world: World, tmp_path_factory: pytest.TempPathFactory) -> Makers:
 def standins(makers: Makers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of each."""
     top = tmp_path_factory.mktemp("standins")
-    folders = {kind: top / kind for kind in MADE}
+    folders = {kind: top / kind for kind in KINDS}
     makers.make(folders)
     return folders
 
@@ -164,7 +160,7 @@ def answered(world: World, kind: str, ranks: int = 1) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("hub")
 def test_architecture_answers_after_the_full_journey(
     kind: str, world: World, expected: dict[str, list[int]]

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import transformers as t
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 _TEXT = Path(__file__).read_text("utf-8").splitlines()
@@ -46,9 +45,6 @@ def config_of(kind: str) -> t.PretrainedConfig:
     """The configuration of the smallest model of that architecture that vLLM serves."""
     if kind == "llama":
         return t.LlamaConfig(**_SHAPE, head_dim=32)  # the least that attention on a CPU knows
-    if kind == "llama-int8":
-        # Far from a tie, so that what the rounding of 8 bits moves changes no answer.
-        return t.LlamaConfig(**_SHAPE, head_dim=32, initializer_range=0.3)
     if kind == "qwen3":
         return t.Qwen3Config(**_SHAPE, head_dim=32)
     if kind == "qwen3-moe":
@@ -108,38 +104,7 @@ def model(kind: str, folder: Path) -> None:
     torch.manual_seed(0)
     config = config_of(kind)
     made = t.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    if kind == "llama-int8":
-        quantised(made, folder)
-        return
     made.save_pretrained(folder, max_shard_size="200KB" if kind == "qwen3" else "1GB")
-
-
-def quantised(made: t.PreTrainedModel, folder: Path) -> None:
-    """Projections as integers of 8 bits with a scale for each row, activations quantised as they
-    come: what compressed-tensors calls W8A8, and the form of quantisation that a CPU serves."""
-    tensors = {}
-    for name, weight in made.state_dict().items():
-        tensors[name] = weight.detach().contiguous()
-        if name.endswith("proj.weight"):
-            scale = weight.abs().amax(1, keepdim=True) / 127
-            tensors[name] = (weight / scale).round().to(torch.int8)
-            tensors[f"{name}_scale"] = scale
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    numbers = {"num_bits": 8, "type": "int", "symmetric": True}
-    group = {
-        "targets": ["Linear"],
-        "weights": {**numbers, "strategy": "channel", "dynamic": False},
-        "input_activations": {**numbers, "strategy": "token", "dynamic": True},
-    }
-    made.config.architectures = [type(made).__name__]
-    made.config.quantization_config = {
-        "quant_method": "compressed-tensors",
-        "format": "int-quantized",
-        "quantization_status": "compressed",
-        "ignore": ["lm_head"],
-        "config_groups": {"group_0": group},
-    }
-    made.config.save_pretrained(folder)
 
 
 def card(kind: str, folder: Path) -> None:
