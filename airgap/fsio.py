@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,27 @@ def fsync_dir(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class NotPlain(Exception):
+    """What was to be read is no plain file; the text says what it is."""
+
+
+def open_plain(path: Path) -> int:
+    """A descriptor for reading a plain file: never through a link, and no FIFO or device is waited
+    for. Raises NotPlain, OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise NotPlain("a symbolic link") from e
+        if e.errno in (errno.ENXIO, errno.ENODEV):
+            raise NotPlain("a socket or a device") from e
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotPlain("not a regular file")
+    return fd
 
 
 def read_if_there(path: Path, max_bytes: int) -> bytes | None:

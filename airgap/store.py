@@ -210,16 +210,12 @@ class Incoming:
 def open_regular(path: Path) -> Iterator[int]:
     """Open for reading, never through a link and never a FIFO or device (IntegrityError)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = fsio.open_plain(path)
+    except fsio.NotPlain as e:
+        raise _not_regular(path, str(e)) from e
     except OSError as e:
-        if e.errno == errno.ELOOP:
-            raise _not_regular(path, "a symbolic link") from e
-        if e.errno in (errno.ENXIO, errno.ENODEV):
-            raise _not_regular(path, "a socket or a device") from e
         raise fsio.wrap_os_error(e, f"reading {path}") from e
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise _not_regular(path, "not a regular file")
         yield fd
     finally:
         os.close(fd)

@@ -276,7 +276,7 @@ def rollback(
     deployment = load(paths, name, target)
     judge(deployment.manifest, deployment.digest)
     # A kill behind the switch would make "the one before" the one that was left.
-    fsio.write(paths.rollback(name), target.encode())
+    fsio.write(paths.rollback_note(name), target.encode())
     try:
         return _switch(paths, deployment, sink, event)
     except BaseException:
@@ -286,15 +286,15 @@ def rollback(
 
 
 def _forget_rollback(paths: HostPaths, name: str) -> None:
-    if paths.rollback(name).exists():
-        with fsio.disk_errors(f"removing {paths.rollback(name)}"):
-            paths.rollback(name).unlink()
+    if paths.rollback_note(name).exists():
+        with fsio.disk_errors(f"removing {paths.rollback_note(name)}"):
+            paths.rollback_note(name).unlink()
             fsio.fsync_dir(paths.name_folder(name))
 
 
 def _rolling_back(paths: HostPaths, name: str) -> str | None:
     """Where a rollback that was killed went to, as long as that is here."""
-    found = fsio.read_if_there(paths.rollback(name), limits.KIB)
+    found = fsio.read_if_there(paths.rollback_note(name), limits.KIB)
     version = None if found is None else found.decode("utf-8", "replace")
     return version if version in versions(paths, name) else None
 

@@ -57,7 +57,7 @@ def _rows(port: int, state: str) -> Iterator[list[str]]:
     except OSError as e:
         raise HostError(
             "host.proc",
-            "open connections cannot be counted",
+            "this host's connections cannot be read",
             why=f"{_TABLE} cannot be read: {e.strerror}",
             do="mount /proc",
         ) from e

@@ -232,7 +232,7 @@ class HostPaths:
     def probation(self, name: str) -> Path:
         return self.name_folder(name) / ".probation.json"
 
-    def rollback(self, name: str) -> Path:
+    def rollback_note(self, name: str) -> Path:
         """The version that a rollback goes to, while it is under way."""
         return self.name_folder(name) / ".rollback"
 

@@ -6,9 +6,7 @@ there could lead to any file that root may read, a FIFO would never answer: both
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 from airgap import fsio
@@ -19,17 +17,13 @@ def open_file(path: Path) -> int:
     """A descriptor for reading a plain file. Raises FileNotFoundError, IntegrityError
     `host.not-a-file`, DiskError, HostError `host.permission`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return fsio.open_plain(path)
     except FileNotFoundError:
         raise
+    except fsio.NotPlain as e:
+        raise _refused(path, str(e)) from e
     except OSError as e:
-        if e.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
-            raise _refused(path) from e
         raise fsio.wrap_os_error(e, f"reading {path}") from e
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise _refused(path)
-    return fd
 
 
 def read(path: Path, max_bytes: int) -> bytes | None:
@@ -42,11 +36,11 @@ def read(path: Path, max_bytes: int) -> bytes | None:
         return f.read(max_bytes)
 
 
-def _refused(path: Path) -> IntegrityError:
+def _refused(path: Path, what: str) -> IntegrityError:
     return IntegrityError(
         "host.not-a-file",
         f"{path} is not read",
-        why="a daemon keeps a plain file there, and now it is a link or something else",
+        why=f"a daemon keeps a plain file there, and now it is {what}",
         do="find out who put it there: the daemon's account may have been taken over; remove it, "
         "then run the same command again",
     )

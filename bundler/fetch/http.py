@@ -31,7 +31,7 @@ MAX_REDIRECTS = 8
 # New tokens tried for one request: many connections may wear a short-lived one out together.
 MAX_RENEWALS = 4
 # Answers that a later try may turn into success (RFC 9110; 408, 429 and server errors).
-_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
 # What an address that was good for a while answers when it is no longer.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
@@ -202,7 +202,7 @@ class Web:
 
 
 def _is_refusal(code: int) -> bool:
-    return 400 <= code < 500 and code not in _RETRY and code != 416
+    return 400 <= code < 500 and code not in RETRY and code != 416
 
 
 def _client(stall_seconds: float, certificates: ssl.SSLContext) -> httpx2.Client:
@@ -261,7 +261,7 @@ def _checked(source: Source, response: httpx2.Response) -> httpx2.Response:
     """An answer with bytes in it, as they are. Raises Again or SourceError for all others."""
     code, item = response.status_code, source.item
     try:
-        if code in _RETRY:
+        if code in RETRY:
             source.forget()
             raise Again(f"the server answered {code}", retry_after(response.headers))
         if code not in (200, 206, 416):

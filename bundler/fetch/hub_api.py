@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from airgap import limits
 from airgap.errors import SealiftError, SourceError, UsageError
 from airgap.events import Sink, Warn, silent
-from bundler.fetch.http import retry_after
+from bundler.fetch.http import RETRY, retry_after
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,8 +29,7 @@ T = TypeVar("T")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Seconds without an answer of the API until it counts as down.
 API_SECONDS = 60.0
-# Answers that a later try may turn into success, and the seconds before each further one.
-_AGAIN = frozenset({429, 500, 502, 503, 504})
+# Seconds before each further try of what a later one may answer.
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 # A Hub may ask for a longer pause (Retry-After); more than this and a person should decide.
 _MAX_PAUSE_SECONDS = 120.0
@@ -346,7 +345,7 @@ def _patiently(ask: Callable[[], T]) -> T:
             return ask()
         except errors.HfHubHTTPError as e:
             wanted = retry_after(e.response.headers)
-            if e.response.status_code not in _AGAIN or (wanted or 0.0) > _MAX_PAUSE_SECONDS:
+            if e.response.status_code not in RETRY or (wanted or 0.0) > _MAX_PAUSE_SECONDS:
                 raise
             time.sleep(pause if wanted is None else wanted)
     return ask()

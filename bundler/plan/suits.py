@@ -114,9 +114,9 @@ def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
     text = f"{gpus} x {names or 'GPU'}, wanted {'is' if wanted == 1 else 'are'} {wanted}"
     yield Judgement(gpus >= wanted, "GPU", text, "lower serve.tensor-parallel")
     old = [g for g in found.nvidia.gpus if g.lacks(major)]
-    for gpu in old[: gpus - len(old) < wanted]:
-        text = f"{gpu.model} has compute capability {gpu.compute_capability}"
-        text += f", CUDA {major} needs {gpu.lacks(major)}"
+    if old and gpus - len(old) < wanted:
+        text = f"{old[0].model} has compute capability {old[0].compute_capability}"
+        text += f", CUDA {major} needs {old[0].lacks(major)}"
         yield Judgement(False, "GPU", text, "wheels and image for an older CUDA, or a newer GPU")
     if request.image and not found.cdi:
         text = "no CDI file gives containers the GPUs"

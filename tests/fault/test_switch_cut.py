@@ -132,13 +132,13 @@ class Host:
 
     def check_finished(self) -> None:
         done = self.paths.current_version(NAME) == self.after
-        if self.act is not roll_back or not done or self.paths.rollback(NAME).exists():
+        if self.act is not roll_back or not done or self.paths.rollback_note(NAME).exists():
             # Of a rollback that is over, the same command is the next one.
             assert self.run() == 0
         assert self.paths.current_version(NAME) == self.after
         served = [version for version, _ in activate.history(self.paths, NAME)]
         assert served == [*self.before, self.after]
-        assert not self.paths.rollback(NAME).exists()
+        assert not self.paths.rollback_note(NAME).exists()
         left = [p for p in self.paths.root.rglob("*") if p.name.startswith(".tmp-")]
         assert left == []
 
@@ -190,7 +190,7 @@ def test_rollback_interrupted_behind_its_switch_is_finished_by_the_same_command(
 
 def test_a_rollback_that_never_switched_is_forgotten_by_the_next_switch(tmp_path: Path) -> None:
     host = Host(tmp_path, "rollback")
-    fsio.write(host.paths.rollback(NAME), b"1")
+    fsio.write(host.paths.rollback_note(NAME), b"1")
     host.act = switch
     assert host.run() == 0
-    assert not host.paths.rollback(NAME).exists()
+    assert not host.paths.rollback_note(NAME).exists()
