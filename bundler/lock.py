@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from airgap import fsio
+from airgap.engines import registry as engines
 from airgap.errors import FormatError, SourceError, UsageError
 from airgap.events import Sink, silent
 from airgap.format.artifacts import LockedArtifact, LockedModel
@@ -25,8 +26,6 @@ from bundler.fetch.wheels import check_requirements, lock_wheels
 from bundler.workspace import Workspace
 
 DAY_SECONDS = 86_400
-# What each engine can serve; the host's engines say the same of themselves.
-ENGINE_FORMATS = {"llama.cpp": ("gguf",), "vllm": ("safetensors",)}
 
 
 def make_lock(
@@ -146,17 +145,17 @@ def _check_engine(request: Request, artifacts: list[LockedArtifact]) -> None:
     serve = request.serve
     if serve is None:
         return
+    formats = engines.named(serve.engine).formats
     for artifact in artifacts:
         wanted = isinstance(artifact, LockedModel) and serve.model in (None, artifact.name)
         if not wanted or not isinstance(artifact, LockedModel):
             continue
-        if artifact.format not in ENGINE_FORMATS[serve.engine]:
+        if artifact.format not in formats:
             raise UsageError(
                 "request.engine",
                 f"{serve.engine} cannot serve the model '{artifact.name}'",
                 why=f"its weights are {artifact.format}",
-                do="choose another engine, or a model in another format: "
-                f"{', '.join(ENGINE_FORMATS[serve.engine])}",
+                do=f"choose another engine, or a model in another format: {', '.join(formats)}",
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from airgap.engines import registry as engines
 from airgap.format.request import Request, TargetRequest
 from bundler import toml_document
 
@@ -18,9 +19,18 @@ def read(path: Path) -> Request:
     """
 
     def prepare(data: dict[str, Any]) -> dict[str, Any]:
-        return _target(_dates(data), path.parent)
+        return _target(_engine(_dates(data)), path.parent)
 
     return toml_document.read(path, Request, "request", prepare)
+
+
+def _engine(data: dict[str, Any]) -> dict[str, Any]:
+    """A name that no engine has is a slip, to be named with its line."""
+    serve = data.get("serve")
+    name = serve.get("engine") if isinstance(serve, dict) else None
+    if isinstance(name, str):
+        engines.named(name)
+    return data
 
 
 def _target(data: dict[str, Any], base: Path) -> dict[str, Any]:

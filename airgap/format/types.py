@@ -113,6 +113,12 @@ class Gateway(Document):
     port: Port = 8443
 
 
+# Which names there are is not the format's to say: a host that does not know one says so.
+EngineName = Annotated[
+    str, Text(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?", 32, "an engine's name such as vllm")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Serve(Document):
     """How the bundle is served. `name` is the served model name of the OpenAI API.
@@ -126,7 +132,7 @@ class Serve(Document):
     vLLM's own arguments.
     """
 
-    engine: Annotated[str, Choice(("llama.cpp", "vllm"))]
+    engine: EngineName
     runtime: Annotated[str, Choice(("venv", "image"))] = "venv"
     name: Name
     model: Name | None = None

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from airgap import fsio, limits
+from airgap.engines.registry import serving_plan
 from airgap.errors import HostError
 from airgap.events import Line, Sink, Warn, silent
 from airgap.format.manifest import Manifest
 from airgap.host import failover, launch, ledger, probation, services, smoke
 from airgap.host.deployment import Deployment, load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, HostPaths
 from airgap.host.processes import Ahead

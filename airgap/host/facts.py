@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from airgap import environment
 from airgap.errors import HostError
 from airgap.format.facts import Clock, Facts, PythonFact
-from airgap.host import environment, hardware, interpreter, nvidia, probe, system
+from airgap.host import hardware, interpreter, nvidia, probe, system
 from airgap.host.inspect import clock
 from airgap.host.paths import HostPaths
 from airgap.trust import state as trust_state

@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from airgap.engines.registry import serving_plan
 from airgap.errors import SealiftError
 from airgap.events import Sink, Warn
 from airgap.format.types import Serve
 from airgap.host.deployment import load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 
 

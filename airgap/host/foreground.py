@@ -6,12 +6,12 @@ import signal
 import time
 import types
 
+from airgap.engines.registry import serving_plan
 from airgap.errors import HostError, ServingError
 from airgap.events import Sink, silent
 from airgap.host import activate, endpoint, locks, logs, services
 from airgap.host.activate import Judge
 from airgap.host.deployment import Deployment
-from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 
 _STOP = (signal.SIGINT, signal.SIGTERM)

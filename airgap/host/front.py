@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from airgap import fsio, limits
+from airgap.engines.registry import serving_plan
 from airgap.errors import FormatError, HostError, SealiftError
 from airgap.format import canonical
 from airgap.format.codec import Document
@@ -30,7 +31,6 @@ from airgap.format.types import Port
 from airgap.host import endpoint, listeners, locks, theirs
 from airgap.host.deployment import load
 from airgap.host.endpoint import Pid
-from airgap.host.engines.registry import serving_plan
 from airgap.host.failover import Failover
 from airgap.host.gateway import routes
 from airgap.host.gateway.http1 import HOP_BY_HOP, Request

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from airgap import environment
 from airgap.errors import HostError
-from airgap.host import environment
 
 _ASK = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
 _ASK_SECONDS = 30

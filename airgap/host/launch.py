@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Annotated
 
 from airgap import fsio, limits
+from airgap.engines.registry import serving_plan
 from airgap.errors import FormatError, HostError, IntegrityError
 from airgap.format.codec import Document
 from airgap.format.rules import Choice
 from airgap.format.types import Name
 from airgap.host import processes
 from airgap.host.deployment import load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 from airgap.host.processes import Ahead
 from airgap.host.systemd import manager, units

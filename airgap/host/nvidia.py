@@ -9,9 +9,9 @@ import re
 import shutil
 import sys
 
-from airgap import limits
+from airgap import environment, limits
 from airgap.format.facts import Gpu, Nvidia
-from airgap.host import environment, probe
+from airgap.host import probe
 
 _QUERY = "driver_version,compute_cap,memory.total,name"
 _CUDA = re.compile(r"CUDA[A-Za-z ]*Version\s*:\s*([0-9]{1,3}\.[0-9]{1,3})")

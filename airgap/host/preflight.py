@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airgap import limits, policy
+from airgap.engines.interface import Engine
+from airgap.engines.registry import engine_for
 from airgap.errors import DiskError, HostError, IntegrityError, PolicyError
 from airgap.events import Line, Sink, Warn
 from airgap.format.artifacts import Wheels
 from airgap.format.manifest import Manifest
-from airgap.host import fit, front, probe, system, venv
+from airgap.host import fit, front, hardware, probe, system, venv
 from airgap.host.deployment import read_record
-from airgap.host.engines.interface import Engine
-from airgap.host.engines.registry import engine_for
 from airgap.host.fit import Problem
 from airgap.host.inspect import clock
 from airgap.host.paths import HostPaths
@@ -229,14 +229,28 @@ def _engine(manifest: Manifest) -> Iterator[Problem]:
     inside = manifest.serve is not None and manifest.serve.runtime == "image"
     if inside:
         return
-    for library in engine.system_libraries(manifest):
+    for library in engine.system_libraries(manifest.target.accelerator):
         if not probe.has_library(library.soname):
             yield Problem(
                 "system library",
                 f"{engine.name} needs {library.soname}, the loader does not find it",
                 f"install {library.package} from this host's own package source",
             )
+    yield from _processor(engine, manifest.target.accelerator)
     yield from _shared_memory(engine, engine.shared_memory(manifest))
+
+
+def _processor(engine: Engine, accelerator: str) -> Iterator[Problem]:
+    """Code of wheels for processors that this one is not ends with an illegal instruction."""
+    wanted = engine.cpu_features(accelerator, probe.machine())
+    lacking = [f for f in wanted if f not in hardware.cpu().features]
+    if lacking:
+        yield Problem(
+            "processor",
+            f"{engine.name}'s wheels need {', '.join(lacking)}, /proc/cpuinfo does not show it",
+            "serve it on another host; in a virtual machine, give it the processor of its own host "
+            "(`-cpu host`, `host-passthrough`)",
+        )
 
 
 def _shared_memory(engine: Engine, wanted: int) -> Iterator[Problem]:

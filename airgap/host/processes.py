@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import airgap
-from airgap import fsio, limits
+from airgap import environment, fsio, limits
 from airgap.errors import HostError, ServingError
-from airgap.host import environment, locks, logs, own_copy
+from airgap.host import locks, logs, own_copy
 from airgap.host.paths import HostPaths
 
 _POLL_SECONDS = 0.02

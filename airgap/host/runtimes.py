@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from airgap.engines.interface import LaunchPlan
+from airgap.engines.registry import engine_for, serving_plan
 from airgap.events import Sink
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
 from airgap.host import interpreter, venv
 from airgap.host.deployment import Deployment
-from airgap.host.engines.interface import LaunchPlan
-from airgap.host.engines.registry import engine_for, serving_plan
 from airgap.host.paths import DeploymentPaths, HostPaths
 
 

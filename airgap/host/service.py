@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from airgap.engines.registry import serving_plan
 from airgap.events import Sink
 from airgap.host import activate, inventory, launch, services
 from airgap.host.deployment import load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 from airgap.host.systemd import manager, units
 from airgap.host.systemd import quadlet as quadlets

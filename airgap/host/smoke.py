@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airgap import limits
+from airgap.engines.registry import engine_for, serving_plan
 from airgap.errors import ServingError
 from airgap.events import Line, Progress, Sink
 from airgap.format.receipt import CheckResult
@@ -19,7 +20,6 @@ from airgap.format.types import Check, Serve
 from airgap.host import endpoint, listeners, locks, logs, loopback, processes
 from airgap.host.deployment import Deployment
 from airgap.host.endpoint import Endpoint
-from airgap.host.engines.registry import engine_for, serving_plan
 
 _ASK_SECONDS = 10.0
 

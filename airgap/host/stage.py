@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from airgap import fsio, limits
+from airgap.engines.registry import engine_for
 from airgap.errors import FormatError, HostError, IntegrityError
 from airgap.events import Line, Sink, silent
 from airgap.format import chat_template
@@ -20,7 +21,6 @@ from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
 from airgap.host import interpreter, locks, venv
 from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record, trees
-from airgap.host.engines.registry import engine_for
 from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
 from airgap.host.runtimes import Made, runtime_for

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airgap.engines.registry import serving_plan
 from airgap.errors import SealiftError
 from airgap.host import endpoint, front, ledger, locks, probation
 from airgap.host.activate import SWITCHES, address, versions
 from airgap.host.deployment import Deployment, load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import HostPaths
 
 

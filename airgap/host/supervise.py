@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import IO
 
 from airgap import fsio, limits
+from airgap.engines.interface import LaunchPlan
+from airgap.engines.registry import serving_plan
 from airgap.errors import IntegrityError
 from airgap.format.manifest import Manifest
 from airgap.host import endpoint, launch, locks, probation, processes
 from airgap.host.deployment import load
 from airgap.host.endpoint import Endpoint
-from airgap.host.engines.interface import LaunchPlan
-from airgap.host.engines.registry import serving_plan
 from airgap.host.logs import RotatingLog
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.runtimes import runtime_for

@@ -8,8 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
+from airgap import environment
 from airgap.format.facts import RUNTIMES, Runtime
-from airgap.host import environment, probe
+from airgap.host import probe
 from airgap.host.hardware import lines
 
 # Libraries that engines and their wheels load and no wheel brings.

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airgap import fsio
+from airgap import environment, fsio
 from airgap.errors import HostError, IntegrityError
 from airgap.events import Line, Progress, Sink, Warn
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.artifacts import Wheels
-from airgap.host import environment, interpreter, seal, venvs
+from airgap.host import interpreter, seal, venvs
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.venvs import Environment, EnvironmentPaths
 

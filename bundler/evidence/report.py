@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from airgap import limits
+from airgap.engines import registry as engines
 from airgap.errors import IntegrityError
 from airgap.format.artifacts import Adapter, Artifact, Image, Model, PlainFiles, Wheels
 from airgap.format.evidence import ChatTemplate, Coverage, Finding, Findings
@@ -166,8 +167,8 @@ _STARTED = "The engine is started with this one."
 
 
 def _use(manifest: Manifest, artifact: Artifact | None, sha256: str) -> str:
-    """What the engine does with a template. vLLM is given the text that the manifest names, unless
-    Mistral's own library makes prompts; other engines choose among what lies in the files."""
+    """What the engine does with a template: some are given the text that the manifest names, others
+    choose among what lies in the files."""
     serve = manifest.serve
     if isinstance(artifact, Adapter):
         return f"Not used: requests for this adapter go through the template of {artifact.base}."
@@ -175,8 +176,8 @@ def _use(manifest: Manifest, artifact: Artifact | None, sha256: str) -> str:
         return "Nothing is served: whoever uses the files may use this one."
     if artifact != (model := manifest.model_to_serve()):
         return f"Not used: what is served is {model.name}."
-    given = serve.engine == "vllm" and serve.tokenizer_mode != "mistral"
-    if not given or model.chat_template is None:
+    engine = engines.find(serve.engine)
+    if engine is None or not engine.gives_template(serve) or model.chat_template is None:
         return "The manifest names none for the engine: it chooses by itself and may use this one."
     return _STARTED if model.chat_template == sha256 else "The engine is not started with this one."
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from airgap.engines import registry as engines
 from airgap.errors import UsageError
 from airgap.format.facts import Facts
 from airgap.format.request import Request, TargetRequest
+from airgap.format.types import Serve
 from bundler import facts as measured
 
-# What an engine loads and no wheel brings (the host's engines say the same of themselves).
-_LIBRARIES = {"vllm": {"cpu": "libnuma.so.1"}, "llama.cpp": {"cpu": "libgomp.so.1"}}
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 # The first driver branch of each CUDA major version (NVIDIA's CUDA compatibility guide).
 _DRIVERS = {"11": "450.80", "12": "525.60", "13": "580.65"}
@@ -35,12 +35,7 @@ def judge(request: Request, found: Facts) -> list[Judgement]:
     out += _accelerator(request, found)
     serve = request.serve
     if serve is not None:
-        kind = request.target.accelerator.partition("-")[0]
-        library = _LIBRARIES.get(serve.engine, {}).get(kind)
-        if serve.runtime == "venv" and library is not None:
-            text = f"{serve.engine} needs {library}"
-            do = "install it on the host from its own package source"
-            out.append(Judgement(library in found.libraries, "library", text, do))
+        out += _engine(serve, request.target.accelerator, found)
         free = serve.port not in found.listening
         do = "choose another serve.port"
         out.append(Judgement(free, "port", f"{serve.port} on the host's loopback", do))
@@ -48,6 +43,21 @@ def judge(request: Request, found: Facts) -> list[Judgement]:
         text = "the host's clock shows a time that was over when it was measured"
         out.append(Judgement(False, "clock", text, "set it: approvals expire by it"))
     return out
+
+
+def _engine(serve: Serve, accelerator: str, found: Facts) -> Iterator[Judgement]:
+    """What the wheels of the engine need of the host itself; an image brings its own."""
+    if serve.runtime != "venv":
+        return
+    engine = engines.named(serve.engine)
+    for library in engine.system_libraries(accelerator):
+        text = f"{engine.name} needs {library.soname}"
+        do = f"install {library.package} on the host from its own package source"
+        yield Judgement(library.soname in found.libraries, "library", text, do)
+    for feature in engine.cpu_features(accelerator, found.machine):
+        text = f"{engine.name}'s wheels need a processor with {feature}"
+        do = "serve it on another host; a virtual machine may be kept from what its processor has"
+        yield Judgement(feature in found.cpu.features, "processor", text, do)
 
 
 def _target(request: Request, found: Facts) -> Iterator[Judgement]:

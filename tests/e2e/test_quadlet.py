@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from airgap.engines.registry import engine_for
 from airgap.errors import HostError
 from airgap.host.deployment import Deployment, DeploymentRecord
-from airgap.host.engines.registry import engine_for
 from airgap.host.images import bring, launch, tool
 from airgap.host.paths import HostPaths
 from airgap.host.systemd import manager, quadlet

@@ -15,7 +15,7 @@ _TOP = Path(__file__).parents[2]
 # What `bundler` may use of `airgap`: its ground and its reader, never the host.
 _SHARED = (
     *("errors", "limits", "events", "format", "fsio", "store", "policy", "verify", "trust"),
-    *("bounded", "carrier", "meter", "parallel", "render", "importer", "commands"),
+    *("bounded", "carrier", "meter", "parallel", "render", "importer", "commands", "engines"),
 )
 _LIBRARIES = {"click", "tuf", "securesystemslib"}
 # Used when the host has them; only ever inside a function.

@@ -9,10 +9,10 @@ import os
 import re
 
 from airgap import fsio
+from airgap.engines.registry import serving_plan
 from airgap.errors import HostError, SealiftError
 from airgap.host import endpoint, front, listeners, locks
 from airgap.host.deployment import load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.front import FrontState, port_error, raise_file_limit, stop_signal
 from airgap.host.gateway import litellm, routes, tls
 from airgap.host.gateway.http1 import Request

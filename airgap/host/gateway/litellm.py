@@ -11,12 +11,12 @@ import json
 import secrets
 from pathlib import Path
 
-from airgap import fsio, limits
+from airgap import environment, fsio, limits
+from airgap.engines.interface import LaunchPlan
+from airgap.engines.registry import serving_plan
 from airgap.errors import HostError
-from airgap.host import environment, theirs
+from airgap.host import theirs
 from airgap.host.deployment import Deployment
-from airgap.host.engines.interface import LaunchPlan
-from airgap.host.engines.registry import serving_plan
 from airgap.host.paths import DeploymentPaths
 
 HEALTH = "/health/liveliness"

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from airgap import fsio, limits
+from airgap.engines.registry import serving_plan
 from airgap.errors import ServingError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry, Serve
 from airgap.host import endpoint, listeners, logs, loopback, smoke, venv
 from airgap.host.deployment import Deployment, load
-from airgap.host.engines.registry import serving_plan
 from airgap.host.gateway import litellm, tls
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.supervise import public_ports, supervise

@@ -9,9 +9,9 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from airgap import fsio, limits
+from airgap import environment, fsio, limits
 from airgap.errors import HostError, UsageError
-from airgap.host import environment, launch
+from airgap.host import launch
 from airgap.host.paths import DeploymentPaths, HostPaths
 
 _MAKE_SECONDS = 60

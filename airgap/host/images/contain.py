@@ -16,10 +16,10 @@ import signal
 import subprocess
 
 from airgap import fsio, limits
+from airgap.engines.registry import engine_for
 from airgap.errors import HostError
 from airgap.host import processes
 from airgap.host.deployment import load
-from airgap.host.engines.registry import engine_for
 from airgap.host.images import bring, launch, tool
 from airgap.host.images.launch import Container
 from airgap.host.images.tool import Tool

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from airgap.engines.interface import LaunchPlan
 from airgap.format.manifest import Manifest
-from airgap.host.engines.interface import LaunchPlan
 from airgap.host.images.tool import LABEL, Tool
 from airgap.host.paths import DeploymentPaths
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from airgap import environment
+from airgap.engines.interface import LaunchPlan
+from airgap.engines.registry import engine_for
 from airgap.events import Sink
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
-from airgap.host import environment, processes
+from airgap.host import processes
 from airgap.host.deployment import Deployment
-from airgap.host.engines.interface import LaunchPlan
-from airgap.host.engines.registry import engine_for
 from airgap.host.images import bring
 from airgap.host.paths import DeploymentPaths, HostPaths
 from airgap.host.runtimes import Made

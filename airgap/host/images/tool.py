@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from airgap import fsio, limits
+from airgap import environment, fsio, limits
 from airgap.errors import HostError
 from airgap.format import canonical
-from airgap.host import environment, system
+from airgap.host import system
 from airgap.host.paths import HostPaths
 
 NAMES = ("podman", "docker")

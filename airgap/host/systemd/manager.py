@@ -8,9 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from airgap import fsio, limits
+from airgap import environment, fsio, limits
 from airgap.errors import HostError
-from airgap.host import environment
 
 FOLDER = Path("/etc/systemd/system")
 # A stop waits for the engine's own time and for its kill.

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from airgap.engines.interface import LaunchPlan
+from airgap.engines.registry import engine_for, serving_plan
 from airgap.errors import HostError
 from airgap.format.manifest import Manifest
 from airgap.host.deployment import Deployment
-from airgap.host.engines.interface import LaunchPlan
-from airgap.host.engines.registry import engine_for, serving_plan
 from airgap.host.images import bring, launch
 from airgap.host.images.tool import Podman
 from airgap.host.paths import HostPaths

@@ -148,7 +148,7 @@ def test_the_real_tool_is_asked_for_no_serial_number(
         f'[ $# = 0 ] && echo "{H100[0]}" || printf "%s\\n" "{H100[1]}"\n'
     )
     tool.chmod(0o755)
-    monkeypatch.setattr("airgap.host.environment.SYSTEM_PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("airgap.environment.SYSTEM_PATH", f"{tmp_path}:/usr/bin:/bin")
     found = nvidia.measure()
     assert found is not None and found.cuda == "13.0" and len(found.gpus) == 1
     assert not {"uuid", "serial", "pci"} & set(log.read_text().lower().replace(".", " ").split())

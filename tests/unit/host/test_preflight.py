@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from airgap import limits
+from airgap.engines.llama_cpp import LlamaCpp
+from airgap.engines.vllm import Vllm
 from airgap.errors import PolicyError
 from airgap.events import Event, Line, Warn
 from airgap.format.facts import Gpu, Nvidia
 from airgap.format.policy import Policy
 from airgap.format.types import Serve, Target
-from airgap.host import interpreter, nvidia, preflight, probe, stage, system
-from airgap.host.engines.llama_cpp import LlamaCpp
+from airgap.host import hardware, interpreter, nvidia, preflight, probe, stage, system
 from airgap.host.paths import HostPaths
 from airgap.host.preflight import NotFit, needs
 from airgap.store import Store
@@ -131,6 +132,20 @@ def test_little_shared_memory_is_a_problem(
     with pytest.raises(NotFit) as e:
         preflight.preflight(paths, make_manifest(paths), lambda _: None)
     assert [p.what for p in e.value.problems] == ["shared memory"]
+
+
+def test_code_for_another_processor_is_a_problem(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual machine with a plain processor has no AVX2, whatever lies below it."""
+    plain = replace(hardware.cpu(), features=("sha_ni",))
+    monkeypatch.setattr(hardware, "cpu", lambda: plain)
+    monkeypatch.setattr(probe, "machine", lambda: "x86_64")
+    found = list(preflight._processor(Vllm(), "cpu"))
+    assert [p.what for p in found] == ["processor"] and "avx2" in found[0].why
+    assert list(preflight._processor(Vllm(), "cuda-13")) == []
+    monkeypatch.setattr(hardware, "cpu", lambda: replace(plain, features=("avx2",)))
+    assert list(preflight._processor(Vllm(), "cpu")) == []
 
 
 def test_little_memory_is_a_warning(paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from airgap import fsio
+from airgap.engines import llama_cpp
 from airgap.errors import HostError, IntegrityError, SealiftError
 from airgap.events import Event, Line
 from airgap.format.manifest import Manifest
 from airgap.format.types import Target
 from airgap.host import deployment, interpreter, stage, venv
-from airgap.host.engines import llama_cpp
 from airgap.host.paths import HostPaths
 from airgap.store import Store
 from tests.unit.host.parts import UV, digest_of, make_manifest, wheel_bytes

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from airgap import fsio, limits
+from airgap.engines import llama_cpp
 from airgap.errors import HostError, IntegrityError
 from airgap.events import Event, Line, Progress, Warn
 from airgap.format.manifest import Manifest
 from airgap.host import deployment, installed, preflight, remove, stage, venv, venvs
-from airgap.host.engines import llama_cpp
 from airgap.host.paths import HostPaths
 from tests.unit.host.parts import PROGRAM, UV, digest_of, make_manifest, wheel_bytes
 

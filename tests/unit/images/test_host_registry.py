@@ -235,7 +235,7 @@ def test_manifest_changed_in_the_store_is_refused(paths: HostPaths) -> None:
 def test_host_without_a_container_engine_is_said(
     paths: HostPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airgap.host.environment.SYSTEM_PATH", "/nonexistent")
+    monkeypatch.setattr("airgap.environment.SYSTEM_PATH", "/nonexistent")
     with pytest.raises(HostError) as e:
         tool.choose(paths)
     assert (e.value.id, e.value.exit_code) == ("host.no-containers", 7)

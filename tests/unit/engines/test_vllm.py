@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from airgap.engines.vllm import Vllm, arguments, bind, new_enough
+from airgap.engines.vllm_messages import explain
 from airgap.errors import HostError, IntegrityError
 from airgap.format.artifacts import Adapter, Artifact, Model, PlainFiles, Wheels
 from airgap.format.manifest import Manifest
 from airgap.format.types import Serve, Target
 from airgap.host import stage
 from airgap.host.deployment import load, trees
-from airgap.host.engines.vllm import Vllm, arguments, bind, new_enough
-from airgap.host.engines.vllm_messages import explain
 from airgap.host.paths import HostPaths
 from airgap.store import Store
 from tests.unit.host.parts import UV, digest_of, make_manifest, put, wheel_bytes, with_serve
@@ -168,7 +168,7 @@ def test_serving_plan_becomes_arguments(paths: HostPaths) -> None:
     assert {"--enforce-eager", "--enable-auto-tool-choice"} <= set(argv)
     env = Vllm().plan(manifest, place, 1).env
     assert not [n for n in env if n.startswith("VLLM_CPU_")]
-    assert Vllm().system_libraries(manifest) == ()
+    assert Vllm().system_libraries(manifest.target.accelerator) == ()
     assert Vllm().shared_memory(manifest) > 240 * 2**20  # four processes speak with each other
     assert Vllm().shared_memory(with_serve(manifest, tensor_parallel=1)) == 0
 
@@ -181,7 +181,7 @@ def test_cpu_gets_its_cache_its_cores_and_its_library(
     env = Vllm().plan(manifest, paths.deployment("tiny", "1"), 1).env
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "3"
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0,1|2,3"
-    assert [x.package for x in Vllm().system_libraries(manifest)] == ["libnuma1"]
+    assert [x.package for x in Vllm().system_libraries(manifest.target.accelerator)] == ["libnuma1"]
     assert bind([0], 2) == "0|0"
 
 
@@ -281,7 +281,7 @@ def staged(paths: HostPaths, model: Model) -> Manifest:
 @pytest.fixture
 def any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Staging without the engine's own checks: the wheel is a stand-in."""
-    monkeypatch.setattr("airgap.host.engines.llama_cpp.LlamaCpp.check", lambda *_: None)
+    monkeypatch.setattr("airgap.engines.llama_cpp.LlamaCpp.check", lambda *_: None)
 
 
 def test_approved_template_is_staged_as_a_file(paths: HostPaths, any_engine: None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from airgap.host.engines.interface import Meaning
+from airgap.engines.interface import Meaning
 
 _LESS_MEMORY = "stop other programs that use memory, or approve a bundle with a smaller "
 # The first that is found in the log is the cause; what follows from another stands behind it.

@@ -6,13 +6,12 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
+from airgap import environment
+from airgap.engines.interface import LaunchPlan, Meaning, Place, SystemLibrary
 from airgap.errors import HostError
 from airgap.format.artifacts import Model
 from airgap.format.manifest import Manifest
 from airgap.format.types import Serve
-from airgap.host import environment
-from airgap.host.engines.interface import LaunchPlan, Meaning, SystemLibrary
-from airgap.host.paths import DeploymentPaths
 
 _PROGRAM = "llama-server"
 # Where wheels put a program: the package's own folder, its bin folder, the environment's.
@@ -39,11 +38,20 @@ class LlamaCpp:
     """The `llama.cpp` engine."""
 
     name = "llama.cpp"
+    formats = ("gguf",)
     health_path = "/health"
 
-    def system_libraries(self, manifest: Manifest) -> tuple[SystemLibrary, ...]:  # noqa: ARG002
+    def system_libraries(self, accelerator: str) -> tuple[SystemLibrary, ...]:  # noqa: ARG002
         """libggml-cpu is linked against GNU OpenMP, which no wheel of it carries."""
         return (SystemLibrary("libgomp.so.1", "libgomp1"),)
+
+    def cpu_features(self, accelerator: str, machine: str) -> tuple[str, ...]:  # noqa: ARG002
+        """None for all: its builds differ, and some carry code for each kind of processor."""
+        return ()
+
+    def gives_template(self, serve: Serve) -> bool:  # noqa: ARG002
+        """It reads the one within the GGUF file."""
+        return False
 
     def shared_memory(self, manifest: Manifest) -> int:  # noqa: ARG002
         """One process, which shares with none."""
@@ -53,7 +61,7 @@ class LlamaCpp:
         """The model must be GGUF with one file to start on."""
         model_file(manifest.model_to_serve())
 
-    def plan(self, manifest: Manifest, paths: DeploymentPaths, port: int) -> LaunchPlan:
+    def plan(self, manifest: Manifest, paths: Place, port: int) -> LaunchPlan:
         """`--offline` and `--host` are always there; the GPU only when the target names one."""
         program = find_program(paths.venv)
         argv = [str(program), *_arguments(manifest, paths), "--host", "127.0.0.1"]
@@ -67,14 +75,14 @@ class LlamaCpp:
         """Its own last lines say it in full."""
         return None
 
-    def contained(self, manifest: Manifest, paths: DeploymentPaths, socket: str) -> LaunchPlan:
+    def contained(self, manifest: Manifest, paths: Place, socket: str) -> LaunchPlan:
         """The image's own program: each image has it elsewhere. A host that ends in `.sock` is a
         socket to it."""
         argv = ["", *_arguments(manifest, paths), "--host", socket]
         return LaunchPlan(tuple(argv), _environment(paths), paths.tmp, self.health_path)
 
 
-def _arguments(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
+def _arguments(manifest: Manifest, paths: Place) -> list[str]:
     """What the serving plan says, without an address."""
     serve = manifest.serve
     assert serve is not None  # noqa: S101 - the registry gave this engine for its serving plan
@@ -83,7 +91,7 @@ def _arguments(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
     return argv + _device(manifest) + _context(serve)
 
 
-def _environment(paths: DeploymentPaths) -> dict[str, str]:
+def _environment(paths: Place) -> dict[str, str]:
     return environment.private(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from airgap.engines import registry
+from airgap.engines.llama_cpp import LlamaCpp, find_program, model_file
+from airgap.engines.registry import engine_for
 from airgap.errors import HostError
 from airgap.format.types import Serve, Target
-from airgap.host.engines import registry
-from airgap.host.engines.llama_cpp import LlamaCpp, find_program, model_file
-from airgap.host.engines.registry import engine_for
 from airgap.host.paths import HostPaths
 from tests.unit.host.parts import PYTHON, image_manifest, make_manifest
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-from airgap import limits
+from airgap import environment, limits
+from airgap.engines import vllm_messages
+from airgap.engines.interface import LaunchPlan, Meaning, Place, SystemLibrary
 from airgap.errors import HostError
 from airgap.format.artifact_rules import wheel_name_version
 from airgap.format.manifest import Manifest
 from airgap.format.types import Serve
-from airgap.host import environment
-from airgap.host.engines import vllm_messages
-from airgap.host.engines.interface import LaunchPlan, Meaning, SystemLibrary
-from airgap.host.paths import DeploymentPaths
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 # Distributions that install the module `vllm`, as wheels' file names write them.
@@ -51,11 +49,20 @@ class Vllm:
     """The `vllm` engine."""
 
     name = "vllm"
+    formats = ("safetensors",)
     health_path = "/health"
 
-    def system_libraries(self, manifest: Manifest) -> tuple[SystemLibrary, ...]:
+    def cpu_features(self, accelerator: str, machine: str) -> tuple[str, ...]:
+        """Of its builds for x86-64 CPUs the least is for AVX2 (read in vLLM 0.32)."""
+        return ("avx2",) if (accelerator, machine) == ("cpu", "x86_64") else ()
+
+    def gives_template(self, serve: Serve) -> bool:
+        """Mistral's own tokenizer writes the prompt itself and takes no template."""
+        return serve.tokenizer_mode != "mistral"
+
+    def system_libraries(self, accelerator: str) -> tuple[SystemLibrary, ...]:
         """The CPU build binds its memory by libnuma; on GPUs all but the driver is in wheels."""
-        if manifest.target.accelerator == "cpu":
+        if accelerator == "cpu":
             return (SystemLibrary("libnuma.so.1", "libnuma1"),)
         return ()
 
@@ -71,7 +78,7 @@ class Vllm:
         if manifest.serve is not None and manifest.serve.runtime == "venv":
             _check_floor(manifest)
 
-    def plan(self, manifest: Manifest, paths: DeploymentPaths, port: int) -> LaunchPlan:
+    def plan(self, manifest: Manifest, paths: Place, port: int) -> LaunchPlan:
         """The working folder is the private one for temporary files: sockets are named in it."""
         self.check(manifest)
         python = paths.venv / "bin" / "python"
@@ -84,7 +91,7 @@ class Vllm:
         env |= _settings(manifest, paths)
         return LaunchPlan(tuple(argv), env, paths.tmp, self.health_path)
 
-    def contained(self, manifest: Manifest, paths: DeploymentPaths, socket: str) -> LaunchPlan:
+    def contained(self, manifest: Manifest, paths: Place, socket: str) -> LaunchPlan:
         """The server's module, by the image's Python: the program's own arguments have changed
         from version to version."""
         self.check(manifest)
@@ -149,7 +156,7 @@ def new_enough(version: str) -> bool:
     return release > _FLOOR or (release == _FLOOR and early is None)
 
 
-def arguments(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
+def arguments(manifest: Manifest, paths: Place) -> list[str]:
     """All that the approved serving plan says, and what holds for every model; no address."""
     serve = manifest.serve
     assert serve is not None  # noqa: S101 - the registry gave this engine for its serving plan
@@ -160,8 +167,7 @@ def arguments(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
     argv += ["--runner", serve.runner, "--dtype", serve.dtype]
     argv += ["--tensor-parallel-size", str(serve.tensor_parallel)]
     argv += _optional(serve)
-    # Mistral's own tokenizer writes the prompt itself and takes no template.
-    if manifest.model_to_serve().chat_template and serve.tokenizer_mode != "mistral":
+    if manifest.model_to_serve().chat_template and Vllm().gives_template(serve):
         argv += ["--chat-template", str(paths.chat_template)]
     return argv + _adapters(manifest, paths)
 
@@ -182,7 +188,7 @@ def _optional(serve: Serve) -> list[str]:
     return argv + (["--enable-auto-tool-choice"] if serve.tool_call_parser else [])
 
 
-def _adapters(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
+def _adapters(manifest: Manifest, paths: Place) -> list[str]:
     adapters = manifest.adapters_to_serve()
     if not adapters:
         return []
@@ -192,7 +198,7 @@ def _adapters(manifest: Manifest, paths: DeploymentPaths) -> list[str]:
     return [*argv, "--lora-modules", *(f"{a.name}={paths.adapter(a.name)}" for a in adapters)]
 
 
-def _settings(manifest: Manifest, paths: DeploymentPaths) -> dict[str, str]:
+def _settings(manifest: Manifest, paths: Place) -> dict[str, str]:
     """What the serving plan says by variables."""
     serve = manifest.serve
     assert serve is not None  # noqa: S101 - as in `arguments`
