@@ -65,7 +65,8 @@ test: lint
 test-long: $(VENV)/.dev
 	$(call debian,$(TEST_PACKAGES))
 	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_image_systemd.py tests/e2e/test_vllm_systemd.py
-	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vllm_standins.py -k two_ranks
+	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vllm_image.py tests/e2e/test_vllm_standins.py \
+	  -k "test_vllm_image or two_ranks or quantised"
 
 bench: $(VENV)/.dev
 	$(call debian,$(BENCH_PACKAGES))

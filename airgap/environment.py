@@ -30,6 +30,15 @@ def reached() -> dict[str, str]:
     return {name: os.environ[name] for name in _REACHED if name in os.environ}
 
 
+def contained(home: Path, tmp: Path) -> dict[str, str]:
+    """The same within a container, where PATH is the image's own: its programs may lie in an
+    environment of theirs. Our user there is in no list of users; what looks its name up asks these.
+    """
+    env = private(home, tmp) | {"USER": "engine", "LOGNAME": "engine"}
+    del env["PATH"]
+    return env
+
+
 def private(home: Path, tmp: Path) -> dict[str, str]:
     """PATH, locale, and every place a program writes by habit, led into `home` and `tmp`."""
     return {

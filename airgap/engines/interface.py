@@ -110,7 +110,7 @@ class Engine(Protocol):
         ...
 
     def shared_memory(self, manifest: Manifest) -> int:
-        """Bytes that must be free in /dev/shm when it starts outside of an image."""
+        """Bytes of /dev/shm that its processes need to speak with each other; 0 where it is one."""
         ...
 
     def check(self, manifest: Manifest) -> None:

@@ -66,7 +66,7 @@ class LlamaCpp:
         program = find_program(paths.venv)
         argv = [str(program), *_arguments(manifest, paths), "--host", "127.0.0.1"]
         argv += ["--port", str(port)]
-        env = _environment(paths)
+        env = environment.private(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
         # Its own libraries lie beside it; the loader's default path is not to win over them.
         env["LD_LIBRARY_PATH"] = str(program.parent)
         return LaunchPlan(tuple(argv), env, paths.run, self.health_path)
@@ -79,7 +79,8 @@ class LlamaCpp:
         """The image's own program: each image has it elsewhere. A host that ends in `.sock` is a
         socket to it."""
         argv = ["", *_arguments(manifest, paths), "--host", socket]
-        return LaunchPlan(tuple(argv), _environment(paths), paths.tmp, self.health_path)
+        env = environment.contained(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
+        return LaunchPlan(tuple(argv), env, paths.tmp, self.health_path)
 
 
 def _arguments(manifest: Manifest, paths: Place) -> list[str]:
@@ -89,10 +90,6 @@ def _arguments(manifest: Manifest, paths: Place) -> list[str]:
     model = paths.model / model_file(manifest.model_to_serve())
     argv = ["--model", str(model), "--alias", serve.name, "--offline"]
     return argv + _device(manifest) + _context(serve)
-
-
-def _environment(paths: Place) -> dict[str, str]:
-    return environment.private(paths.run / "home", paths.tmp) | environment.OFFLINE | _CLOSED
 
 
 def _device(manifest: Manifest) -> list[str]:

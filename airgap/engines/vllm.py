@@ -97,7 +97,7 @@ class Vllm:
         self.check(manifest)
         argv = ["python3", "-m", _MODULE, *arguments(manifest, paths), "--uds", socket]
         home = paths.run / "home"
-        env = environment.private(home, paths.tmp) | environment.OFFLINE | _CLOSED
+        env = environment.contained(home, paths.tmp) | environment.OFFLINE | _CLOSED
         env["VLLM_CACHE_ROOT"] = str(home / ".cache" / "vllm")
         return LaunchPlan(
             tuple(argv), env | _settings(manifest, paths), paths.tmp, self.health_path

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import transformers as t
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 _TEXT = Path(__file__).read_text("utf-8").splitlines()
@@ -38,12 +39,14 @@ _SHAPE = {
     "eos_token_id": 2,
     "pad_token_id": 2,
 }
+# Llama with its linear layers in 8 bits, and the same numbers as floats, for to compare with.
+_W8A8, _OF_W8A8 = "llama-w8a8", "llama-of-w8a8"
 _LICENCES = {"llama": "llama3.1", "deepseek-v2": "other"}
 
 
 def config_of(kind: str) -> t.PretrainedConfig:
     """The configuration of the smallest model of that architecture that vLLM serves."""
-    if kind == "llama":
+    if kind in ("llama", _W8A8, _OF_W8A8):
         return t.LlamaConfig(**_SHAPE, head_dim=32)  # the least that attention on a CPU knows
     if kind == "qwen3":
         return t.Qwen3Config(**_SHAPE, head_dim=32)
@@ -105,6 +108,47 @@ def model(kind: str, folder: Path) -> None:
     config = config_of(kind)
     made = t.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     made.save_pretrained(folder, max_shard_size="200KB" if kind == "qwen3" else "1GB")
+    if kind in (_W8A8, _OF_W8A8):
+        quantise(folder, as_floats=kind == _OF_W8A8)
+
+
+def quantise(folder: Path, *, as_floats: bool) -> None:
+    """Weights in 8 bits with a scale for each row, activations by token as they come: the scheme
+    that compressed-tensors calls W8A8. The rows are made unlike, so that scales matter."""
+    file = folder / "model.safetensors"
+    out = {}
+    for name, tensor in load_file(file).items():
+        if not name.endswith("_proj.weight"):
+            out[name] = tensor
+            continue
+        rows = tensor * torch.exp(torch.randn(tensor.shape[0], 1) / 2)
+        scale = rows.abs().amax(1, keepdim=True) / 127
+        small = torch.clamp(torch.round(rows / scale), -128, 127)
+        if as_floats:
+            out[name] = small * scale
+        else:
+            out[name], out[f"{name}_scale"] = small.to(torch.int8), scale
+    save_file(out, file, metadata={"format": "pt"})
+    if not as_floats:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config["quantization_config"] = _scheme()
+        (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+
+
+def _scheme() -> dict[str, object]:
+    int8 = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": {**int8, "strategy": "channel", "dynamic": False},
+        "input_activations": {**int8, "strategy": "token", "dynamic": True},
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": group},
+    }
 
 
 def card(kind: str, folder: Path) -> None:

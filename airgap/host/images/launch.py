@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airgap.engines.interface import LaunchPlan
+from airgap.engines.registry import engine_for
 from airgap.format.manifest import Manifest
 from airgap.host.images.tool import LABEL, Tool
 from airgap.host.paths import DeploymentPaths
@@ -19,6 +20,8 @@ SOCKET_FOLDER = "/run/airgap"
 SOCKET = "engine.sock"
 # An id that Debian and others reserve and give to nobody: root outside is not even root inside.
 USER = 65533
+# For engines of several processes, which hand tensors to each other there: at most so much, taken
+# as it is used. Container engines give 64 MB otherwise.
 SHARED_MEMORY = "8g"
 # Every GPU, as the host's own CDI file describes it.
 GPUS = "nvidia.com/gpu=all"
@@ -58,9 +61,8 @@ def run_argv(
     words += ["--security-opt=no-new-privileges", "--no-healthcheck", "--pids-limit=-1"]
     words += ["--user", f"{user()}:{user()}", "--workdir", str(plan.cwd)]
     words += tool.run_words()
-    serve = manifest.serve
-    if serve is not None and serve.tensor_parallel > 1:
-        words += [f"--shm-size={SHARED_MEMORY}"]  # ranks hand tensors to each other there
+    if engine_for(manifest).shared_memory(manifest):
+        words += [f"--shm-size={SHARED_MEMORY}"]
     if manifest.target.accelerator.startswith("cuda"):
         words += ["--device", GPUS]
     for mount in mounts(place, socket_folder(place)):

@@ -107,7 +107,7 @@ def _keys(podman: Podman, manifest: Manifest, plan: LaunchPlan, image: str) -> I
     yield from ("DropCapability=all", "NoNewPrivileges=true", "HostName=engine")
     yield from (f"User={launch.user()}", f"Group={launch.user()}", f"WorkingDir={plan.cwd}")
     yield from ("LogDriver=passthrough", "PidsLimit=-1", "PodmanArgs=--no-healthcheck")
-    if manifest.serve is not None and manifest.serve.tensor_parallel > 1:
+    if engine_for(manifest).shared_memory(manifest):
         yield f"ShmSize={launch.SHARED_MEMORY}"
     if manifest.target.accelerator.startswith("cuda"):
         yield f"AddDevice={launch.GPUS}"
