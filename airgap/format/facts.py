@@ -33,6 +33,8 @@ CPU_FEATURES = (
 )
 CpuFeature = Annotated[str, Choice(CPU_FEATURES)]
 RUNTIMES = ("podman", "docker", "containerd", "nerdctl", "crun", "runc")
+# Since which version (their release notes) a container engine takes `--device nvidia.com/gpu=all`.
+CDI_SINCE = {"podman": (4, 1), "docker": (25, 0)}
 
 
 # The oldest GPUs that a major version of CUDA computes on, by compute capability (NVIDIA's release

@@ -12,10 +12,12 @@ from airgap.engines.registry import engine_for
 from airgap.errors import DiskError, HostError, IntegrityError, PolicyError
 from airgap.events import Line, Sink, Warn
 from airgap.format.artifacts import Wheels
+from airgap.format.facts import CDI_SINCE
 from airgap.format.manifest import Manifest
 from airgap.host import fit, front, hardware, probe, system, venv
 from airgap.host.deployment import read_record
 from airgap.host.fit import Problem
+from airgap.host.images import tool
 from airgap.host.inspect import clock
 from airgap.host.paths import HostPaths
 from airgap.store import Store
@@ -209,7 +211,10 @@ def _containers() -> Iterator[Problem]:
 
 def _gpu_device(manifest: Manifest) -> Iterator[Problem]:
     """A container is given GPUs by the Container Device Interface alone."""
-    if manifest.target.accelerator.startswith("cuda") and not system.has_cdi():
+    if not manifest.target.accelerator.startswith("cuda"):
+        return
+    yield from _too_old_for_cdi()
+    if not system.has_cdi():
         yield Problem(
             "CDI",
             "the bundle runs as an image on a GPU, and no file in /etc/cdi or /var/run/cdi "
@@ -217,6 +222,20 @@ def _gpu_device(manifest: Manifest) -> Iterator[Problem]:
             "install nvidia-container-toolkit from this host's own package source, then "
             "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
         )
+
+
+def _too_old_for_cdi() -> Iterator[Problem]:
+    """Of the engines only the one that would be taken: podman before docker."""
+    here = {r.name: r.version for r in system.runtimes()}
+    name = next((n for n in tool.NAMES if n in here), None)
+    if name is None:
+        return
+    least = CDI_SINCE[name]
+    if tuple(int(n) for n in here[name].split(".")[:2]) < least:
+        do = f"install {name} {least[0]}.{least[1]} or newer from this host's own package source"
+        if name == "docker":
+            do += ', with {"features": {"cdi": true}} in /etc/docker/daemon.json; or podman'
+        yield Problem("CDI", f"{name} {here[name]} gives containers no GPUs by CDI", do)
 
 
 def _engine(manifest: Manifest) -> Iterator[Problem]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from airgap.host import system
 from tests.caches import alone
 from tests.e2e import container
 from tests.e2e.hostlab import HostLab, Parts, fetch_gateway, fetch_parts, free_port
@@ -77,6 +79,24 @@ def _rootfs(pytestconfig: pytest.Config, *of: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         return container.make_rootfs(folder, *of)
+
+
+@pytest.fixture
+def fake_gpu() -> Iterator[None]:
+    """What nvidia-ctk writes for one GPU, with the null device in the GPU's place."""
+    if system.has_cdi():
+        pytest.skip("this host describes real GPUs by CDI")
+    device = {"path": "/dev/nvidia0", "hostPath": "/dev/null", "permissions": "rw"}
+    edits = {"deviceNodes": [device]}
+    spec = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu"}
+    spec |= {"devices": [{"name": "all", "containerEdits": edits}]}
+    path = Path("/var/run/cdi/airgap-tests.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(spec))
+    try:
+        yield
+    finally:
+        path.unlink()
 
 
 @pytest.fixture

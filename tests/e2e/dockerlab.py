@@ -18,6 +18,8 @@ from tests.e2e.imagelab import no_network
 
 _CLONE_NEWNS = 0x00020000
 _PACKAGES = ("docker.io", "containerd")
+# Debian 13's docker knows CDI. It runs with this Debian's libraries; its runc would not.
+_NEWER = ("trixie", "docker.io,docker-cli,containerd")
 # On the PATH of our own commands, and empty on Debian.
 _PLACE = Path("/usr/local/sbin")
 
@@ -36,24 +38,45 @@ def unpacked(cache: Path) -> Path:
             pytest.skip(f"apt-get cannot download docker: {done.stderr.strip()[-200:]}")
         for deb in (folder / "debs").iterdir():
             subprocess.run(["dpkg-deb", "-x", str(deb), str(folder / "root")], check=True)
-        (folder / "bin").mkdir()
-        for program in [*folder.glob("root/usr/bin/*"), *folder.glob("root/usr/sbin/*")]:
-            shutil.move(program, folder / "bin")
-        (folder / "complete").touch()
-    return folder / "bin"
+        _gather(folder / "root", folder)
+    return folder / "programs"
+
+
+def newer(cache: Path) -> Path:
+    """The folder of Debian 13's programs; skips with the reason where they cannot be had."""
+    folder = cache / "docker-trixie"
+    if shutil.which("mmdebstrap") is None:
+        pytest.skip("Debian 13's docker is unpacked by mmdebstrap (make test installs it)")
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        suite, packages = _NEWER
+        argv = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={packages}", suite]
+        subprocess.run([*argv, str(folder)], check=True)
+        (folder / "usr/sbin/runc").unlink()
+        _gather(folder, folder)
+    return folder / "programs"
+
+
+def _gather(root: Path, folder: Path) -> None:
+    """All programs of `root` in one place."""
+    (folder / "programs").mkdir()
+    for program in [*root.glob("usr/bin/*"), *root.glob("usr/sbin/*")]:
+        if program.is_file() and not program.is_symlink():
+            shutil.move(program, folder / "programs" / program.name)
+    (folder / "complete").touch()
 
 
 @contextlib.contextmanager
-def only_docker(programs: Path, folder: Path) -> Iterator[None]:
+def only_docker(programs: Path, folder: Path, *options: str) -> Iterator[None]:
     """This thread, and all that it starts, on a host without a network where docker is the only
-    container engine, and its daemon runs. Root."""
+    container engine, and its daemon runs with `options`. Root."""
     with _own_mounts(), no_network():
         subprocess.run(["mount", "--bind", str(programs), str(_PLACE)], check=True)
         podman = shutil.which("podman")
         if podman is not None:
             subprocess.run(["mount", "--bind", "/dev/null", podman], check=True)
         os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
-        daemon = _daemon(folder)
+        daemon = _daemon(folder, *options)
         try:
             wait_for((folder / "docker.sock").exists, 30)
             wait_for(lambda: docker("info").returncode == 0, 30)
@@ -68,10 +91,10 @@ def docker(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(_PLACE / "docker"), *words], capture_output=True, text=True)
 
 
-def _daemon(folder: Path) -> subprocess.Popen[bytes]:
+def _daemon(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     argv = [str(_PLACE / "dockerd"), "--data-root", str(folder / "data"), "--exec-root"]
     argv += [str(folder / "exec"), "--pidfile", str(folder / "pid"), "--iptables=false"]
-    argv += ["--bridge=none", "--host", f"unix://{folder}/docker.sock"]
+    argv += ["--bridge=none", "--host", f"unix://{folder}/docker.sock", *options]
     with open(folder / "log", "wb") as log:
         return subprocess.Popen(argv, stdout=log, stderr=log)
 

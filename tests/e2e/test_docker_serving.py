@@ -6,15 +6,16 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from airgap.errors import IntegrityError
-from airgap.host import endpoint, locks, remove
+from airgap.host import endpoint, locks, preflight, remove, system
 from airgap.host.images import bring, launch, tool
 from tests.caches import alone
-from tests.e2e.dockerlab import docker, only_docker, unpacked
+from tests.e2e.dockerlab import docker, newer, only_docker, unpacked
 from tests.e2e.hostlab import Parts, free_port, wait_for
 from tests.e2e.image_world import Pulled
 from tests.e2e.imagelab import ImageLab
@@ -38,6 +39,32 @@ def served(
         try:
             assert "4" in lab.install(lab.image_manifest("1")).smoke.answers[0]
             yield lab
+        finally:
+            lab.stop_all()
+        assert lab.alive() == []
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_gpu_reaches_a_container_of_a_newer_docker_by_cdi(
+    parts: Parts, engine: Pulled, test_cache: Path, tmp_path: Path
+) -> None:
+    """Before the fixture below: one docker at a time."""
+    if os.geteuid() != 0:
+        pytest.skip("a docker daemon of one's own needs root")
+    with alone(test_cache):
+        programs = newer(test_cache)
+    (tmp_path / "daemon.json").write_text('{"features": {"cdi": true}}')
+    with only_docker(programs, tmp_path, "--config-file", str(tmp_path / "daemon.json")):
+        lab = ImageLab(tmp_path / "host", parts, free_port(), pulled=engine)
+        manifest = lab.image_manifest("1")
+        target = replace(manifest.target, accelerator="cuda-13")
+        try:
+            assert not list(preflight._too_old_for_cdi()) and system.has_cdi()
+            lab.install(replace(manifest, target=target))
+            (container,) = containers()
+            (seen,) = json.loads(docker("inspect", container).stdout)
+            device = os.stat(f"/proc/{seen['State']['Pid']}/root/dev/nvidia0")
+            assert device.st_rdev == os.stat("/dev/null").st_rdev
         finally:
             lab.stop_all()
         assert lab.alive() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -169,24 +168,6 @@ def test_layer_damaged_in_the_store_is_refused(
         assert lab.podman("images", "--quiet").out == ""
     finally:
         lab.clean()
-
-
-@pytest.fixture
-def fake_gpu() -> Iterator[None]:
-    """What nvidia-ctk writes for one GPU, with the null device in the GPU's place."""
-    if system.has_cdi():
-        pytest.skip("this host describes real GPUs by CDI")
-    device = {"path": "/dev/nvidia0", "hostPath": "/dev/null", "permissions": "rw"}
-    edits = {"deviceNodes": [device]}
-    spec = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu"}
-    spec |= {"devices": [{"name": "all", "containerEdits": edits}]}
-    path = Path("/var/run/cdi/airgap-tests.json")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(spec))
-    try:
-        yield
-    finally:
-        path.unlink()
 
 
 def test_gpu_reaches_the_container_by_cdi_and_nothing_else_does(

@@ -14,7 +14,7 @@ from airgap.engines.llama_cpp import LlamaCpp
 from airgap.engines.vllm import Vllm
 from airgap.errors import PolicyError
 from airgap.events import Event, Line, Warn
-from airgap.format.facts import Gpu, Nvidia
+from airgap.format.facts import Gpu, Nvidia, Runtime
 from airgap.format.policy import Policy
 from airgap.format.types import Serve, Target
 from airgap.host import hardware, interpreter, nvidia, preflight, probe, stage, system
@@ -180,6 +180,26 @@ def test_image_on_a_gpu_needs_cdi_and_selinux_is_told(
     assert "nvidia-ctk cdi generate" in e.value.do
     (warned,) = (e for e in events if isinstance(e, Warn))
     assert warned.id == "host.selinux" and "restorecon" in warned.text
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        ((("docker", "20.10.24"),), ["docker 20.10.24 gives containers no GPUs by CDI"]),
+        ((("docker", "26.1.5"),), []),
+        ((("podman", "3.0.1"), ("docker", "26.1.5")), ["podman 3.0.1 gives containers no GPUs"]),
+        ((("podman", "4.3.1"), ("docker", "20.10.24")), []),
+        ((("crun", "1.8"),), []),
+    ],
+)
+def test_the_container_engine_that_would_be_taken_must_know_cdi(
+    monkeypatch: pytest.MonkeyPatch, here: tuple[tuple[str, str], ...], said: list[str]
+) -> None:
+    found = tuple(Runtime(name=name, version=version) for name, version in here)
+    monkeypatch.setattr(system, "runtimes", lambda: found)
+    problems = list(preflight._too_old_for_cdi())
+    assert len(problems) == len(said)
+    assert all(w in p.why for w, p in zip(said, problems, strict=True))
 
 
 def test_library_that_the_loader_lacks_is_missing() -> None:
