@@ -22,16 +22,19 @@ help:
 	@echo "make bench   verify, import, fetch and bring-up against what one would use instead"
 	@echo "make clean   remove .venv, .sealift and caches"
 
+# By a plain path: the other kind of editable install runs a finder in every process.
+EDITABLE := --config-settings editable_mode=compat -e
+
 $(VENV)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(0 if (3, 11) <= v <= (3, 12) else "the connected side needs Python 3.11 or 3.12 (modelscan); this is %d.%d. Try: make PYTHON=python3.11" % v)'
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "this Python has no venv: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[dev]'
 	@touch $@
 
 # $(call debian,PACKAGES): install what is missing as root on Debian, else say the one line.

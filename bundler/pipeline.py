@@ -63,6 +63,8 @@ def moved(path: Path, workspace: Workspace, sink: Sink = silent) -> list[Moved]:
 
 def _next_release(workspace: Workspace, name: str) -> int:
     """One more than the newest approved release of that name; 1 for the first."""
+    if not workspace.trust.exists():
+        return 1
     from airgap.format.manifest import Manifest
     from bundler.officers.repository import TrustRepository
 

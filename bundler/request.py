@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from airgap.engines import registry as engines
 from airgap.format.request import Request, TargetRequest
 from bundler import toml_document
 
@@ -29,6 +28,8 @@ def _engine(data: dict[str, Any]) -> dict[str, Any]:
     serve = data.get("serve")
     name = serve.get("engine") if isinstance(serve, dict) else None
     if isinstance(name, str):
+        from airgap.engines import registry as engines  # a fetch of files alone needs none
+
         engines.named(name)
     return data
 
