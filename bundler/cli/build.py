@@ -76,15 +76,23 @@ def _reviewed(packet: Path) -> None:
 @click.command(epilog="\b\nExample:\n  sealift lock manifests/smollm2-llama-cpp.toml")
 @_REQUEST
 @click.option("--check", is_flag=True, help="Say what moved since the lock; change nothing.")
+@click.option("--fetch", "then_fetch", is_flag=True, help="Then do what `sealift fetch` does.")
 @link_options
 @click.pass_obj
 def lock(
-    settings: Settings, request: Path, check: bool, limit_rate: int | None, connections: int
+    settings: Settings,
+    request: Path,
+    check: bool,
+    then_fetch: bool,
+    limit_rate: int | None,
+    connections: int,
 ) -> None:
     """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in.
 
     With --check the exit code is 0 when nothing moved, and 6 (`lock.moved`) when something did.
     """
+    if check and then_fetch:
+        raise click.UsageError("--check changes nothing, so --fetch cannot go with it")
     if check:
         _check_moved(settings, request)
         return
@@ -92,8 +100,13 @@ def lock(
         options = chosen(limit_rate, connections)
         now = int(time.time())
         found = pipeline.lock(request, settings.workspace, now, settings.sink, options)
-    _locked(found)
-    _say("next", f"sealift fetch {request}")
+        _locked(found)
+        if then_fetch:
+            pipeline.fetch(found, settings.workspace, settings.sink, options)
+    if then_fetch:
+        _fetched(request, found)
+    else:
+        _say("next", f"sealift fetch {request}")
 
 
 @click.command(epilog="\b\nExample:\n  sealift fetch manifests/smollm2-llama-cpp.toml")
@@ -106,6 +119,10 @@ def fetch(settings: Settings, request: Path, limit_rate: int | None, connections
     with fsio.exclusive(settings.workspace.lock_file, "sealift fetch"):
         options = chosen(limit_rate, connections)
         pipeline.fetch(found, settings.workspace, settings.sink, options)
+    _fetched(request, found)
+
+
+def _fetched(request: Path, found: Lock) -> None:
     _say("fetched", f"{found.name} {found.version}")
     _say("next", f"sealift scan {request}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +48,10 @@ class Home:
         self.env = clean(work, HF_ENDPOINT=endpoint)
         fsio.write(self._request, (_REQUEST + source).encode())
 
-    def argv(self, command: str) -> list[str]:
+    def argv(self, *command: str) -> list[str]:
         """A command of `sealift`."""
         home = ["--home", str(self.folder), "--quiet"]
-        return [sys.executable, "-m", "bundler", *home, command, str(self._request)]
+        return [sys.executable, "-m", "bundler", *home, *command, str(self._request)]
 
     def empty(self) -> None:
         """As if nothing was ever fetched."""
@@ -70,9 +69,8 @@ class Home:
 
     def lock_and_fetch(self) -> Contestant:
         """The same from nothing: which files there are is asked too."""
-        both = " && ".join(shlex.join(self.argv(c)) for c in ("lock", "fetch"))
-        argv = ("sh", "-c", both)
-        return Contestant("sealift lock; fetch", self.folder, argv, self.env, self.empty)
+        argv = self.argv("lock", "--fetch")
+        return Contestant("sealift lock --fetch", self.folder, argv, self.env, self.empty)
 
 
 def curl(hub: Hub, work: Path, *, durable: bool = False) -> Contestant:

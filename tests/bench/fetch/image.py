@@ -41,7 +41,7 @@ def image(work: Path, count: int) -> None:
         # The registry is not ours: what it sent is not counted.
         rows = rounds(group, count, lambda: 0)
     print(table("image of 1 GiB", rows, _LAYERS * _LAYER_BYTES, "skopeo copy"))
-    print(most(rows, "sealift lock; fetch", "skopeo copy", 1.0))
+    print(most(rows, "sealift lock --fetch", "skopeo copy", 1.0))
 
 
 def source(host: str) -> str:

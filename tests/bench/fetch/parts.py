@@ -43,7 +43,7 @@ def _hub(work: Path, count: int, title: str, files: int) -> None:
         rows = rounds(group, count, hub.sent)
         _print(title, rows, hub, "curl; SHA-256")
     print(most(rows, "sealift fetch", "curl; SHA-256", 1.2))
-    print(faster(rows, "sealift lock; fetch", "hf download", 2.5))
+    print(faster(rows, "sealift lock --fetch", "hf download", 2.5))
 
 
 def small(work: Path, count: int) -> None:
@@ -55,7 +55,7 @@ def small(work: Path, count: int) -> None:
         group = [home.lock_and_fetch(), contestants.hf_download(hub, work)]
         rows = rounds(group, count, hub.sent, work / "aside")
         _print("5,000 files of 4 KiB", rows, hub, "hf download")
-    print(faster(rows, "sealift lock; fetch", "hf download", 5.0))
+    print(faster(rows, "sealift lock --fetch", "hf download", 5.0))
 
 
 def slow(work: Path, count: int) -> None:

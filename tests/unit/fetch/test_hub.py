@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from airgap.errors import IntegrityError, SealiftError, SourceError, UsageError
 from airgap.events import Event, Line, Warn, silent
@@ -14,6 +15,7 @@ from airgap.format.artifacts import LockedModel
 from airgap.format.lock import Lock
 from airgap.format.request import ModelRequest, Request
 from airgap.format.types import Target
+from bundler.cli import cli
 from bundler.demo import hub as server
 from bundler.demo.hub import LocalHub
 from bundler.demo.hub_tree import git_blob_id, pointer_text
@@ -105,6 +107,24 @@ def test_small_files_come_with_the_lock_and_large_ones_with_the_fetch(
     asked = len(hub.asked)
     fetch_locked(made, workspace)
     assert len(hub.asked) == asked
+
+
+def test_lock_and_fetch_in_one_command(
+    hub: LocalHub, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.toml").write_text(
+        'name = "m"\nversion = "1"\n[target]\npython = "3.11"\n'
+        'platform = "x86_64-manylinux_2_34"\naccelerator = "cpu"\n[[model]]\nrepo = "org/tiny"\n'
+    )
+    home = ["--home", str(workspace.home)]
+    done = CliRunner().invoke(cli, [*home, "lock", "m.toml", "--fetch"])
+    assert done.exit_code == 0, done.output
+    assert "fetched   m 1" in done.stdout and "sealift scan m.toml" in done.stdout
+    (found,) = Lock.from_bytes(workspace.build("m", "1").lock.read_bytes()).artifacts
+    assert all(workspace.store.has(f.sha256, f.size) for f in found.files)
+    both = CliRunner().invoke(cli, [*home, "lock", "m.toml", "--fetch", "--check"])
+    assert both.exit_code == 2 and "--check changes nothing" in both.stderr
 
 
 def test_owner_and_card_give_publisher_and_licence(hub: LocalHub, workspace: Workspace) -> None:
