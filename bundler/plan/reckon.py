@@ -9,15 +9,15 @@ from airgap.errors import SourceError
 from airgap.events import Sink, silent
 from airgap.format.artifacts import LockedArtifact
 from airgap.format.facts import Facts
-from airgap.format.request import ImageRequest, Request, WheelsRequest
+from airgap.format.request import Request, WheelsRequest
 from airgap.store import Store
-from bundler.fetch import images
 from bundler.fetch.wheels import lock_wheels
-from bundler.plan import memory, sizes, suits, variants
+from bundler.plan import image, memory, sizes, suits, variants
+from bundler.plan.image import LookedImage
+from bundler.plan.judgement import Judgement
 from bundler.plan.memory import Memory, Place
 from bundler.plan.model import Looked, look, tree
 from bundler.plan.sizes import Disk, Part
-from bundler.plan.suits import Judgement
 from bundler.plan.variants import Suggested, Variant
 from bundler.workspace import Workspace
 
@@ -78,7 +78,8 @@ def reckon(
     parts = [found.part for found in looked.values()]
     parts += [tree(a, base, store, sink)[0] for a in request.adapter]
     parts += [_wheels(w, request, base, workspace, sink) for w in request.wheels]
-    parts += [_image(i, store, sink) for i in request.image]
+    containers = [image.look(i, store, sink) for i in request.image]
+    parts += [seen.part for seen in containers]
     for name in dict.fromkeys(f.name for f in request.file):
         urls = [f for f in request.file if f.name == name]
         here = sum(store.blob_path(f.sha256).is_file() for f in urls)
@@ -93,8 +94,18 @@ def reckon(
         disk=sizes.disk(parts, request.serve, facts),
         memory=found,
         suggested=_suggest(request, found, base, store, facts),
-        judged=suits.judge(request, facts) if facts else [],
+        judged=_judged(request, containers, facts),
     )
+
+
+def _judged(
+    request: Request, containers: list[LookedImage], facts: Facts | None
+) -> list[Judgement]:
+    """Images are also held against what the request itself asks for."""
+    out = suits.judge(request, facts) if facts else []
+    for seen in containers:
+        out += image.judge(request, seen, facts)
+    return out
 
 
 def _wheels(
@@ -107,16 +118,6 @@ def _wheels(
             raise
         return Part(wheels.name, "wheels", "indexes", 0, 0, 0, 1, f"unknown: {e.why[:200]}")
     return _locked(locked, ", ".join(wheels.requirements) or str(wheels.pylock), home.store)
-
-
-def _image(image: ImageRequest, store: Store, sink: Sink) -> Part:
-    """By the registry's manifest, which has every layer's size."""
-    try:
-        return _locked(images.lock_image(image, store, sink), image.reference, store)
-    except SourceError as e:
-        if e.id != "source.unreachable":
-            raise
-        return Part(image.name, "image", image.reference, 0, 0, 0, 1, f"unknown: {e.why[:200]}")
 
 
 def _locked(artifact: LockedArtifact, source: str, store: Store) -> Part:

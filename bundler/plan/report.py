@@ -35,7 +35,8 @@ def _lines(plan: Plan) -> Iterator[Line]:
         for way in plan.ways:
             yield Line("", f"do: {way}")
     for judged in plan.judged:
-        yield Line("fits" if judged.fits else "NO", f"{judged.what}: {judged.text}")
+        label = "warn" if judged.warning else "fits" if judged.fits else "NO"
+        yield Line(label, f"{judged.what}: {judged.text}")
         if not judged.fits and judged.do:
             yield Line("", f"do: {judged.do}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from airgap import limits
+from airgap.engines import registry as engines
 from airgap.errors import IntegrityError, SourceError, UsageError
 from airgap.events import silent
 from airgap.format.facts import Facts
@@ -130,7 +131,7 @@ def _listed(search: _Search) -> list[Listed]:
     the model that it was made of."""
     revision = search.asked.model.revision
     assert revision is not None  # noqa: S101 - the caller looked
-    gguf = search.serve.engine == "llama.cpp"
+    gguf = _reads_gguf(search.serve)
     found = [Listed(revision.repo, frozenset(), 0)] if gguf else []
     for base in (revision.repo, *revision.quantised_from[:1]):
         for one in search.hub.quantised(base, "gguf" if gguf else "safetensors", _MAX_LISTED):
@@ -140,9 +141,13 @@ def _listed(search: _Search) -> list[Listed]:
     return found[:MAX_LOOKED]
 
 
+def _reads_gguf(serve: Serve) -> bool:
+    return "gguf" in engines.named(serve.engine).formats
+
+
 def _look(search: _Search, one: Listed) -> Variant | Left:
     """Raises as locking does; Left where the engine does not serve it."""
-    if search.serve.engine == "llama.cpp":
+    if _reads_gguf(search.serve):
         return _look_gguf(search, one)
     request = ModelRequest(repo=one.repo)
     model = look(request, search.base, search.store, silent, Allowance(_HEADER_BYTES))
