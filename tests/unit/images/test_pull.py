@@ -166,10 +166,10 @@ def test_a_tag_that_moved_is_told(workspace: Workspace, faulty: Faulty) -> None:
         image=(ImageRequest(reference=reference, platform="linux/amd64"),),
     )
     held = {"base": workspace.home, "workspace": workspace}
-    assert moved.find(asked, lab_lock(image), **held) == []
+    assert moved.find(asked, lab_lock(image), **held).lines == []
     after = faulty.made.image(OTHER, tag="1")
     kept = blobs(workspace)
-    (found,) = moved.find(asked, lab_lock(image), **held)
+    (found,) = moved.find(asked, lab_lock(image), **held).moved
     assert f"was sha256:{before}, is sha256:{after}" in found.text
     assert blobs(workspace) == kept
 
