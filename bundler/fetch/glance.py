@@ -49,6 +49,8 @@ Seen = Glance | SourceError | IntegrityError
 
 def glance(items: Sequence[Item], sleep: Callable[[float], object] = time.sleep) -> list[Seen]:
     """What the source of each item says, or the error that kept it from saying anything."""
+    if not items:
+        return []
     heads = Web(_STALL_SECONDS, limits.MIB, "HEAD")
     bodies = Web(_STALL_SECONDS, limits.MIB)
     look = _Look(heads, bodies, sleep)
@@ -70,7 +72,7 @@ class _Look:
         """HEAD, and where that does not simply confirm what is locked, the one byte that decides:
         servers refuse HEAD, or answer it wrongly, and nobody notices."""
         try:
-            if self._confirmed(item):
+            if item.size is not None and self._confirmed(item):
                 return Glance(False, item.size)
             return self._patiently(item, lambda: self._byte(item))
         except (SourceError, IntegrityError) as e:

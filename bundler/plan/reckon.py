@@ -12,7 +12,7 @@ from airgap.format.facts import Facts
 from airgap.format.request import Request, WheelsRequest
 from airgap.store import Store
 from bundler.fetch.wheels import lock_wheels
-from bundler.plan import image, memory, sizes, suits, variants
+from bundler.plan import files, image, memory, sizes, suits, variants
 from bundler.plan.image import LookedImage
 from bundler.plan.judgement import Judgement
 from bundler.plan.memory import Memory, Place
@@ -80,11 +80,7 @@ def reckon(
     parts += [_wheels(w, request, base, workspace, sink) for w in request.wheels]
     containers = [image.look(i, store, sink) for i in request.image]
     parts += [seen.part for seen in containers]
-    for name in dict.fromkeys(f.name for f in request.file):
-        urls = [f for f in request.file if f.name == name]
-        here = sum(store.blob_path(f.sha256).is_file() for f in urls)
-        note = "sizes are known once they are fetched"
-        parts.append(Part(name, "files", "HTTPS", len(urls), 0, 0, len(urls) - here, note))
+    parts += files.look(request.file, store)
     total = sum(p.bytes for p in parts)
     found = _memory(request, looked, facts)
     return Plan(
