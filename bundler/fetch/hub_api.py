@@ -38,7 +38,7 @@ _MAX_PAUSE_SECONDS = 120.0
 # One answer of the API, in bytes: a page of a tree has some 300 KB, a model with all its file names
 # a few megabytes.
 MAX_ANSWER_BYTES = 64 * limits.MIB
-# Requests for one question: the longest tree in the shortest pages, and each asked again once.
+# Requests for one question: the longest tree in pages of 100.
 _MAX_REQUESTS = 2000
 # A search is one page; the rest are other tries.
 _MAX_SEARCH_REQUESTS = 8
@@ -203,13 +203,13 @@ class Hub:
         return httpx2.Client(event_hooks=hooks, follow_redirects=True)
 
     @contextlib.contextmanager
-    def _errors(self, repo: str, revision: str, requests: int = _MAX_REQUESTS) -> Iterator[None]:
+    def _errors(self, repo: str, revision: str, requests: int | None = None) -> Iterator[None]:
         """Whatever the library raises, as one of ours."""
         import httpx2
         from huggingface_hub import errors, set_client_factory
         from huggingface_hub.utils._http import default_client_factory
 
-        set_client_factory(functools.partial(self._client, requests))
+        set_client_factory(functools.partial(self._client, requests or _MAX_REQUESTS))
         try:
             yield
         except errors.HFValidationError as e:

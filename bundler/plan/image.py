@@ -12,12 +12,13 @@ from airgap.format.request import ImageRequest, Request
 from airgap.store import Store
 from bundler.fetch import images
 from bundler.plan import cuda
-from bundler.plan.cuda import Claims
+from bundler.plan.cuda import Claims, Requirement
 from bundler.plan.judgement import Judgement
 from bundler.plan.sizes import Part
 
 # GPUs on which NVIDIA does not support the compatibility libraries of an image.
 _CONSUMER = ("GeForce", "TITAN")
+_OTHER_GPU = "choose another tag, or a newer GPU"
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,15 @@ def _met(name: str, claims: Claims, nvidia: Nvidia, have: str) -> Judgement:
     runs = f"driver {nvidia.driver} runs CUDA up to {have}"
     arch = min((g.compute_capability for g in nvidia.gpus), key=cuda.version, default="")
     host: Mapping[str, str] = {"cuda": have, "driver": nvidia.driver, "arch": arch}
-    do = f"choose a tag built for CUDA {have} or older, or install a driver for CUDA {claims.needs}"
+    newer = f" for CUDA {claims.needs}" if claims.needs else ""
+    do = f"choose a tag built for CUDA {have} or older, or install a newer driver{newer}"
     own = False
     for requirement in (claims.requirements or {}).values():
         verdict = cuda.met(requirement, host)
         consumer = any(word in g.model for g in nvidia.gpus for word in _CONSUMER)
         if verdict is False or (verdict is None and consumer):
             text = f"{name} requires {cuda.text(requirement)[:200]}; {runs}"
-            return Judgement(False, "image", text, do.rstrip())
+            return Judgement(False, "image", text, do if _of_driver(requirement) else _OTHER_GPU)
         own = own or verdict is None
     if own:
         text = f"{name} is made for CUDA {claims.needs}; {runs}: it runs only with the"
@@ -133,3 +135,8 @@ def _met(name: str, claims: Claims, nvidia: Nvidia, have: str) -> Judgement:
         text = f"{name} is built for CUDA {claims.version}; {runs}: what compiles for the GPU at"
         return Judgement(True, "image", f"{text} start needs the newer driver", warning=True)
     return Judgement(True, "image", f"{name} suits: CUDA {claims.needs or 'of any kind'}; {runs}")
+
+
+def _of_driver(requirement: Requirement) -> bool:
+    """Whether another driver, or an image for another CUDA, could meet it."""
+    return any(t.name in ("cuda", "driver") for terms in requirement for t in terms)

@@ -89,7 +89,7 @@ def reckon(
         media=sizes.media(total),
         disk=sizes.disk(parts, request.serve, facts),
         memory=found,
-        suggested=_suggest(request, found, base, store, facts),
+        suggested=_suggest(request, found, base, store, facts, sink),
         judged=_judged(request, containers, facts),
     )
 
@@ -131,10 +131,16 @@ def _memory(request: Request, looked: dict[str, Looked], facts: Facts | None) ->
 
 
 def _suggest(
-    request: Request, found: Memory | None, base: Path, store: Store, facts: Facts | None
+    request: Request,
+    found: Memory | None,
+    base: Path,
+    store: Store,
+    facts: Facts | None,
+    sink: Sink,
 ) -> Suggested | None:
     """Asked only when it does not fit; a model of this machine has no variants that are known."""
     revision = found.model.revision if found is not None and not found.fits else None
     if found is None or revision is None or request.serve is None:
         return None
-    return variants.suggest(request.serve, found, Place.of(request, facts), facts, base, store)
+    place = Place.of(request, facts)
+    return variants.suggest(request.serve, found, place, facts, base, store, sink)

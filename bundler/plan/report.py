@@ -103,9 +103,9 @@ def _variants(plan: Plan) -> Iterator[Line]:
     if found is None:
         return
     if found.error:
-        yield Line("variants", f"not known: {found.error}")
+        yield Line("variants", f"not all are known: {found.error}")
     for variant in found.variants:
-        yield Line("fits" if variant.memory.fits else "NO", _variant(variant))
+        yield Line("fits" if variant.memory.fits else "too large", _variant(variant))
     for left in found.left:
         yield Line("", f"not {left.repo}: {left.why[:200]}")
     if found.variants:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from airgap import limits
 from airgap.engines import registry as engines
 from airgap.errors import IntegrityError, SourceError, UsageError
-from airgap.events import silent
+from airgap.events import Line, Sink, silent
 from airgap.format.facts import Facts
 from airgap.format.request import ModelRequest
 from airgap.format.types import Serve
@@ -89,7 +89,13 @@ class _Search:
 
 
 def suggest(
-    serve: Serve, asked: Memory, place: Place, facts: Facts | None, base: Path, store: Store
+    serve: Serve,
+    asked: Memory,
+    place: Place,
+    facts: Facts | None,
+    base: Path,
+    store: Store,
+    sink: Sink = silent,
 ) -> Suggested:
     """Ask the Hub for quantised forms of the model of `asked`, and look at the most downloaded.
 
@@ -99,46 +105,52 @@ def suggest(
     tenths = [int(g.compute_capability.replace(".", "")) for g in gpus]
     weakest = None if place.cpu else min(tenths, default=0)
     search = _Search(serve, asked, place, weakest, base, store, Hub.find())
-    try:
-        listed = _listed(search)
-    except SourceError as e:
-        return Suggested((), (), f"{e.what}: {e.why}")
+    listed, error = _listed(search)
     found: list[Variant] = []
     left: list[Left] = []
     for one in listed:
-        try:
-            seen = _look(search, one)
-        except (SourceError, IntegrityError, UsageError) as e:
-            seen = Left(one.repo, f"{e.what}: {e.why}")
+        sink(Line("look at", f"{one.repo}, perhaps a quantised form that fits"))
+        seen = _seen(search, one)
         if isinstance(seen, Variant):
             found.append(seen)
         else:
             left.append(seen)
-    order = {v.repo: i for i, v in enumerate(found)}
-    found.sort(key=lambda v: (*_rank(search, v), order[v.repo]))
-    return Suggested(tuple(found), tuple(left))
+    found.sort(key=lambda v: _rank(search, v))
+    return Suggested(tuple(found), tuple(left), error)
+
+
+def _seen(search: _Search, one: Listed) -> Variant | Left:
+    try:
+        return _look(search, one)
+    except (SourceError, IntegrityError, UsageError) as e:
+        return Left(one.repo, f"{e.what}: {e.why}")
 
 
 def _rank(search: _Search, variant: Variant) -> tuple[bool, int]:
-    """Those that fit first; of them the nearest to the original, which loses least."""
+    """Those that fit first; of them the nearest to the original, which loses least. Of two of one
+    size the more downloaded stays first, as listed."""
     whole = max(1, search.asked.model.weights.total)
     size = variant.memory.model.weights.total * _STEPS // whole
     return not variant.memory.fits, -size if variant.memory.fits else size
 
 
-def _listed(search: _Search) -> list[Listed]:
-    """Candidates, the most downloaded first. Of a GGUF its own repository has others, and so has
-    the model that it was made of."""
+def _listed(search: _Search) -> tuple[list[Listed], str]:
+    """Candidates, the most downloaded first, and why there may be more. Of a GGUF its own
+    repository has others, and so has the model that it was made of."""
     revision = search.asked.model.revision
     assert revision is not None  # noqa: S101 - the caller looked
     gguf = _reads_gguf(search.serve)
     found = [Listed(revision.repo, frozenset(), 0)] if gguf else []
-    for base in (revision.repo, *revision.quantised_from[:1]):
-        for one in search.hub.quantised(base, "gguf" if gguf else "safetensors", _MAX_LISTED):
-            known = {revision.repo, *(f.repo for f in found)}
-            if one.repo not in known and not one.tags & _FOREIGN:
-                found.append(one)
-    return found[:MAX_LOOKED]
+    error = ""
+    try:
+        for base in (revision.repo, *revision.quantised_from[:1]):
+            for one in search.hub.quantised(base, "gguf" if gguf else "safetensors", _MAX_LISTED):
+                known = {revision.repo, *(f.repo for f in found)}
+                if one.repo not in known and not one.tags & _FOREIGN:
+                    found.append(one)
+    except SourceError as e:
+        error = f"{e.what}: {e.why}"
+    return found[:MAX_LOOKED], error
 
 
 def _reads_gguf(serve: Serve) -> bool:

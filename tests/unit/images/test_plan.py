@@ -176,6 +176,9 @@ def test_every_requirement_counts_and_the_weakest_gpu() -> None:
     old = with_driver("575.57.08", "12.9", "Tesla T4", "7.5")
     (judged,) = said(both, old)
     assert not judged.fits and "requires arch>=8.0" in judged.text
+    assert judged.do == "choose another tag, or a newer GPU"
+    (no,) = said(claims_of(NVIDIA_REQUIRE_DRIVER="driver>=600"), old)
+    assert no.do == "choose a tag built for CUDA 12.9 or older, or install a newer driver"
 
 
 def test_an_image_without_cuda_for_a_gpu_and_the_opposite_are_warnings() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -207,3 +209,30 @@ def test_a_body_without_end_is_not_read(server: Server) -> None:
     item = Item(server.url("/a"), SHA256, len(DATA), "a")
     assert glance.glance([item]) == [glance.Glance(False, 2**60)]
     assert len(sent) < 4096
+
+
+def test_the_command_names_what_is_gone_and_exits_six(server: Server, tmp_path: Path) -> None:
+    server.pages = {"/a": body(DATA), "/b": body(DATA)}
+    text = 'name = "lab"\nversion = "1"\n[target]\npython = "3.11"\n'
+    text += 'platform = "x86_64-manylinux_2_36"\naccelerator = "cpu"\n'
+    for name in "ab":
+        text += f'[[file]]\nurl = "{server.url(f"/{name}")}"\nsha256 = "{SHA256}"\n'
+    (tmp_path / "r.toml").write_text(text)
+
+    def sealift(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "bundler", "--home", str(tmp_path / "home"), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    assert sealift("lock", str(tmp_path / "r.toml")).returncode == 0
+    done = sealift("lock", "--check", str(tmp_path / "r.toml"))
+    assert (done.returncode, done.stdout.split()[0]) == (0, "unchanged")
+    server.pages = {"/a": body(DATA[1:]), "/b": status(403)}
+    done = sealift("lock", "--check", str(tmp_path / "r.toml"))
+    first, second = done.stdout.splitlines()
+    assert first == "files     changed  a: it had 55,000 bytes, now 54,999"
+    assert second.startswith("files     unknown  source.http: b was not delivered: 127.0.0.1 ")
+    assert done.returncode == 6 and "error lock.incomplete" in done.stderr
+    server.pages = {"/a": status(410), "/b": body(DATA)}
+    done = sealift("lock", "--check", str(tmp_path / "r.toml"))
+    assert done.stdout == "files     gone     a\n"
+    assert done.returncode == 6 and "error lock.moved" in done.stderr

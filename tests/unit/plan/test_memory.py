@@ -258,3 +258,13 @@ def test_a_configuration_that_is_none_is_refused(text: str) -> None:
 )
 def test_an_architecture_that_is_not_known_has_no_cache(values: dict[str, Any]) -> None:
     assert of_config(json.dumps(values).encode()) is None
+
+
+def test_files_without_a_single_tensor_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    header = b'{"__metadata__":{}}'
+    data = len(header).to_bytes(8, "little") + header
+    (tmp_path / "m" / "model.safetensors").write_bytes(data)
+    with pytest.raises(IntegrityError) as e:
+        see(tmp_path, tmp_path / "m")
+    assert e.value.id == "plan.header" and "names no tensor" in e.value.why

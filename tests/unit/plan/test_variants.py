@@ -251,6 +251,20 @@ def test_pages_without_end_have_one(shelf: Shelf, monkeypatch: pytest.MonkeyPatc
     assert len(shelf.hub.asked) == 8
 
 
+def test_a_tree_of_empty_pages_has_an_end_too(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tree(handler: Any, *_: object) -> None:
+        handler.reply_json([], {"Link": f'<{shelf.hub.endpoint}{handler.path}>; rel="next"'})
+
+    monkeypatch.setattr(demo_hub._HubHandler, "_tree", tree)
+    monkeypatch.setattr(hub_api, "_MAX_REQUESTS", 20)
+    with pytest.raises(SourceError) as e:
+        Hub.find().tree(BIG, shelf.hub.repository(BIG).refs["main"])
+    assert e.value.id == "source.hub" and "more than 20 requests" in e.value.why
+    assert len(shelf.hub.asked) == 20
+
+
 def test_a_list_that_is_too_long_is_not_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_api, "MAX_ANSWER_BYTES", 1000)
     answers(monkeypatch, [{"id": f"a/m{n}"} for n in range(100)])
@@ -315,6 +329,18 @@ def test_other_ggufs_of_the_repository_come_first(shelf: Shelf, tmp_path: Path) 
     way = f'repo = "q/own", revision = "{commit}", include = ["m-Q4_K_M.gguf"] fits'
     assert way in out["memory"]["ways-out"]
     assert out["variants"]["found"][1]["weights"] == 300 * mib
+
+
+def test_without_a_search_the_repository_itself_is_looked_into(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mib = 1024**2
+    shelf.ggufs("q/own", {"m-Q8_0.gguf": 900 * mib, "m-Q2_K.gguf": 200 * mib})
+    answers(monkeypatch, {}, 404)
+    source = 'repo = "q/own"\ninclude = ["m-Q8_0.gguf"]'
+    _, out = llama_cpp(tmp_path, source, 2 * GIB + 64 * 128 * mib + 450 * mib)
+    assert [v["include"] for v in out["variants"]["found"]] == [["m-Q2_K.gguf"]]
+    assert "it answered 404: it may have no search" in out["variants"]["error"]
 
 
 def test_a_gguf_that_is_none_is_no_suggestion(shelf: Shelf, tmp_path: Path) -> None:
