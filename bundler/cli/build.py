@@ -85,7 +85,8 @@ def lock(
     """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in.
 
     With --check the exit code is 0 when nothing moved, and 6 when something did (`lock.moved`) or
-    when a source did not say (`lock.incomplete`); every difference is printed first.
+    when a source did not say (`lock.incomplete`; 3 when one answered with what it must not); every
+    difference is printed first.
     """
     if check:
         _check_moved(settings, request)
