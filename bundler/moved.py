@@ -1,19 +1,22 @@
 """What the sources of a request mean today, held against its lock. Nothing is fetched or changed.
 
 A repository is asked for its tree, an index for its wheels, a registry for its digest; a local
-folder is hashed. Plain files are pinned in the request itself: they cannot move, only vanish.
+folder is hashed. Plain files are pinned in the request itself, so their servers are only asked
+whether they are still there and as long as they were. A source that does not answer keeps nobody
+from hearing about the others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from airgap import limits
-from airgap.errors import SourceError
+from airgap.errors import IntegrityError, SourceError
 from airgap.events import Sink, silent
 from airgap.format.artifacts import LockedArtifact, LockedImage, LockedModel
 from airgap.format.lock import Lock
@@ -21,8 +24,10 @@ from airgap.format.request import ImageRequest, Request, WheelsRequest
 from airgap.store import hash_file
 from bundler.fetch import hub, local
 from bundler.fetch.choice import WEIGHTS
+from bundler.fetch.glance import Glance, glance
 from bundler.fetch.hub_api import Hub
 from bundler.fetch.images import image_digest
+from bundler.fetch.item import Item
 from bundler.fetch.tree import TreeRequest
 from bundler.fetch.wheels import choose_wheels
 from bundler.workspace import Workspace
@@ -36,29 +41,86 @@ class Moved:
     text: str
 
 
+@dataclass(frozen=True)
+class Unanswered:
+    """An artifact, or a file of it, of which nobody can say whether it moved, and why."""
+
+    artifact: str
+    error: SourceError | IntegrityError
+
+    @property
+    def text(self) -> str:
+        """What kept it, in one line."""
+        e = self.error
+        return f"unknown  {e.id}: {e.what}: {e.why}; {e.do}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Everything that moved, and everything of which that is not known, by artifact."""
+
+    moved: tuple[Moved, ...]
+    unanswered: tuple[Unanswered, ...]
+
+    @property
+    def lines(self) -> list[Moved | Unanswered]:
+        """Both together, by artifact."""
+        return sorted([*self.moved, *self.unanswered], key=lambda m: m.artifact)
+
+
+_Difference = Moved | Unanswered
+
+
 def find(
     request: Request, lock: Lock, *, base: Path, workspace: Workspace, sink: Sink = silent
-) -> list[Moved]:
-    """Everything that moved since `lock` was made of `request`, by artifact.
+) -> Compared:
+    """Everything that is different since `lock` was made of `request`.
 
-    Raises UsageError, SourceError and IntegrityError as a lock would.
+    Raises UsageError and DiskError as a lock would; what a source did wrong is in the result.
     """
     locked = {a.name: a for a in lock.artifacts}
-    out: list[Moved] = []
+    asked: list[tuple[str, Callable[[], Iterator[_Difference]]]] = []
     trees: tuple[TreeRequest, ...] = (*request.model, *request.adapter)
-    for tree in trees:
-        out += _tree(tree, locked[tree.name], base, sink)
-    for wheels in request.wheels:
-        out += _wheels(wheels, locked[wheels.name], lock, base, workspace, sink)
-    for image in request.image:
-        out += _image(image, locked[image.name], sink)
-    return sorted(out, key=lambda m: m.artifact)
+    for t in trees:
+        asked.append((t.name, partial(_tree, t, locked[t.name], base, sink)))
+    for w in request.wheels:
+        asked.append((w.name, partial(_wheels, w, locked[w.name], lock, base, workspace, sink)))
+    for i in request.image:
+        asked.append((i.name, partial(_image, i, locked[i.name], sink)))
+    for name in dict.fromkeys(f.name for f in request.file):
+        asked.append((name, partial(_plain, locked[name])))
+    out = [d for name, ask in asked for d in _answered(name, ask)]
+    moved = tuple(d for d in out if isinstance(d, Moved))
+    return Compared(moved, tuple(d for d in out if isinstance(d, Unanswered)))
 
 
-def refuse(moved: list[Moved]) -> None:
-    """Raise SourceError `lock.moved` when anything did."""
+def _answered(name: str, ask: Callable[[], Iterator[_Difference]]) -> list[_Difference]:
+    """The differences of one artifact, up to where its source failed."""
+    out: list[_Difference] = []
+    try:
+        out.extend(ask())
+    except (SourceError, IntegrityError) as e:
+        out.append(Unanswered(name, e))
+    return out
+
+
+def refuse(found: Compared) -> None:
+    """Raise `lock.incomplete` when a source did not answer (IntegrityError when one answered with
+    what it must not), else SourceError `lock.moved` when anything moved."""
+    if found.unanswered:
+        names = ", ".join(sorted({u.artifact for u in found.unanswered}))
+        errors = [u.error for u in found.unanswered]
+        kind = IntegrityError if any(isinstance(e, IntegrityError) for e in errors) else SourceError
+        raise kind(
+            "lock.incomplete",
+            f"of {names} nobody can say whether it moved",
+            why=f"{len(errors)} sources did not say it, each with its reason above; "
+            f"{len(found.moved)} differences were found elsewhere",
+            do="do what the lines that begin with `unknown` say, and check again",
+        )
+    moved = found.moved
     if moved:
-        names = ", ".join(dict.fromkeys(m.artifact for m in moved))
+        names = ", ".join(sorted({m.artifact for m in moved}))
         raise SourceError(
             "lock.moved",
             f"the sources moved since the lock was made: {names}",
@@ -105,6 +167,20 @@ def _image(request: ImageRequest, locked: LockedArtifact, sink: Sink) -> Iterato
     if isinstance(locked, LockedImage) and now != locked.digest:
         text = f"{locked.reference} was sha256:{locked.digest}, is sha256:{now}"
         yield Moved(locked.name, text)
+
+
+def _plain(locked: LockedArtifact) -> Iterator[_Difference]:
+    """Bytes are pinned in the request; a server's word about their number is all there is."""
+    files = [f for f in locked.files if f.url is not None]
+    items = [Item(str(f.url), f.sha256, f.size, str(f.path)) for f in files]
+    for file, seen in zip(files, glance(items), strict=True):
+        if not isinstance(seen, Glance):
+            yield Unanswered(locked.name, seen)
+        elif seen.gone:
+            yield Moved(locked.name, f"gone     {file.path}")
+        elif seen.size is not None and seen.size != file.size:
+            text = f"changed  {file.path}: it had {file.size:,} bytes, now {seen.size:,}"
+            yield Moved(locked.name, text)
 
 
 def _files(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Moved]:

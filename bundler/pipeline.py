@@ -23,7 +23,7 @@ from bundler.request import read as read_request
 from bundler.workspace import Build, Workspace
 
 if TYPE_CHECKING:
-    from bundler.moved import Moved
+    from bundler.moved import Compared
     from bundler.scan.ahead import Ahead
     from bundler.scan.interface import Stated
     from bundler.scan.memory import Task
@@ -52,7 +52,7 @@ def lock(
     )
 
 
-def moved(path: Path, workspace: Workspace, sink: Sink = silent) -> list[Moved]:
+def moved(path: Path, workspace: Workspace, sink: Sink = silent) -> Compared:
     """What the sources of a locked request mean today, held against its lock."""
     from bundler.moved import find
 

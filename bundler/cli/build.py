@@ -11,7 +11,7 @@ from airgap import fsio
 from airgap.events import Line
 from airgap.format.lock import Lock
 from airgap.format.policy import STRICT, Policy
-from airgap.render import line_text, size_text
+from airgap.render import harmless, line_text, size_text
 from bundler import pipeline
 from bundler.cli import Settings
 from bundler.cli.link import chosen, link_options
@@ -60,10 +60,11 @@ def _check_moved(settings: Settings, request: Path) -> None:
     from bundler.moved import refuse
 
     with fsio.exclusive(settings.workspace.lock_file, "sealift lock --check"):
-        moved = pipeline.moved(request, settings.workspace, settings.sink)
-    for m in moved:
-        _say(m.artifact, m.text)
-    refuse(moved)
+        found = pipeline.moved(request, settings.workspace, settings.sink)
+    for line in found.lines:
+        # A source's own words may be in it.
+        _say(line.artifact, harmless(line.text).replace("\n", " "))
+    refuse(found)
     _say("unchanged", f"{request}: every source means what it meant")
 
 
@@ -89,7 +90,9 @@ def lock(
 ) -> None:
     """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in.
 
-    With --check the exit code is 0 when nothing moved, and 6 (`lock.moved`) when something did.
+    With --check the exit code is 0 when nothing moved, and 6 when something did (`lock.moved`) or
+    when a source did not say (`lock.incomplete`; 3 when one answered with what it must not); every
+    difference is printed first.
     """
     if check and then_fetch:
         raise click.UsageError("--check changes nothing, so --fetch cannot go with it")

@@ -29,7 +29,8 @@ Exit code 7: it does not fit that host; the plan says what would."""
 @click.pass_obj
 def plan(settings: Settings, request: Path, host: Path | None) -> None:
     """Say what REQUEST would take, before anything large is downloaded: bytes, media, disk, GPU
-    memory for weights and cache, and whether it suits the host."""
+    memory for weights and cache, and whether wheels and image suit the host and its driver. When a
+    model of the Hub does not fit, quantised ones that the Hub has are named; nothing is locked."""
     from bundler import facts
     from bundler.plan import report
     from bundler.plan.reckon import reckon

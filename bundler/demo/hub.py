@@ -1,8 +1,9 @@
 """A small Hub: the Hugging Face Hub's HTTP API over a real socket, for folders of this machine.
 
-It serves what a client needs to read models: revisions, trees with pagination, refs, and files with
-Range, redirects of LFS files to signed, expiring addresses on another origin, and the Hub's error
-codes. It listens on loopback only. The real `huggingface_hub` client talks to it in the tests.
+It serves what a client needs to read models: revisions, trees with pagination, refs, a search by
+tags, files with Range, redirects of LFS files to signed, expiring addresses on another origin, and
+the Hub's error codes. It listens on loopback only. The real `huggingface_hub` client talks to it in
+the tests.
 
     python -m bundler.demo.hub OWNER/NAME=FOLDER ...
 """
@@ -232,6 +233,9 @@ class _HubHandler(_Handler):
 
     def answer(self, path: str, query: dict[str, list[str]]) -> None:
         """Find repository and commit, mind who may see them, then answer."""
+        if path == "/api/models":
+            self._search(query)
+            return
         api, resolve = _API.fullmatch(path), _RESOLVE.fullmatch(path)
         found = api or resolve
         repository = self.server.hub.repositories.get(unquote(found[1])) if found else None
@@ -258,6 +262,16 @@ class _HubHandler(_Handler):
                 self._tree(repository, commit, unquote(api[4] or ""), query)
             else:
                 self.reply_json(_info(repository, commit))
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        """Repositories with all the tags that are asked for, the most downloaded first."""
+        wanted = set(query.get("filter", []))
+        most = int(query.get("limit", ["1000"])[0])
+        known = [r for r in self.server.hub.repositories.values() if self._may_know(r)]
+        heads = [(r, commit) for r in known if (commit := r.at("main")) is not None]
+        found = [_info(r, c) for r, c in heads if wanted <= set(c.tags()) and r.moved_to is None]
+        found.sort(key=lambda info: -int(info["downloads"]))
+        self.reply_json(found[:most])
 
     def _may_know(self, repository: Repository) -> bool:
         return not repository.private or self.token in repository.members
@@ -343,7 +357,8 @@ def _info(repository: Repository, commit: Commit) -> dict[str, Any]:
         "gated": "manual" if repository.gated else False,
         "disabled": False,
         "cardData": commit.card,
-        "tags": [],
+        "downloads": repository.downloads,
+        "tags": commit.tags(),
         "siblings": [{"rfilename": path} for path in commit.files],
     }
 

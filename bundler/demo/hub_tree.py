@@ -59,6 +59,18 @@ class Commit:
     files: dict[str, Entry]
     card: dict[str, Any]
 
+    def tags(self) -> list[str]:
+        """What the Hub's search knows it by: formats of its files, and what its card says it was
+        made of (`base_model`, `base_model_relation`)."""
+        suffixes = {Path(f).suffix.lower().lstrip(".") for f in self.files}
+        tags = sorted(suffixes & {"safetensors", "gguf", "onnx"})
+        bases = self.card.get("base_model") or []
+        relation = self.card.get("base_model_relation")
+        for base in [bases] if isinstance(bases, str) else bases:
+            tags.append(f"base_model:{base}")
+            tags += [f"base_model:{relation}:{base}"] if relation else []
+        return tags
+
     def folders(self) -> list[dict[str, Any]]:
         """The folders as the recursive tree API writes them."""
         paths = {str(p) for f in self.files for p in Path(f).parents if str(p) != "."}
@@ -74,7 +86,8 @@ class Repository:
 
     `tags`: which of them are tags.
     `private`: only `members` (tokens) know of it. `gated`: all see it, only `members` get files.
-    `moved_to`: it was renamed; every request is redirected there.
+    `moved_to`: it was renamed; every request is redirected there. `downloads`: what a search is
+    sorted by.
     """
 
     name: str
@@ -85,6 +98,7 @@ class Repository:
     gated: bool = False
     members: frozenset[str] = frozenset()
     moved_to: str | None = None
+    downloads: int = 0
 
     def add(self, folder: Path, revision: str = "main", *, xet: bool = False) -> Commit:
         """Make `folder` a commit, and let `revision` point to it."""

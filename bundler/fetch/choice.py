@@ -147,7 +147,7 @@ def one_format(
 def _check_one_gguf(paths: Sequence[PurePosixPath], source: str) -> None:
     """One GGUF file, or the parts of one."""
     named = [str(p) for p in paths if p.suffix.lower() == ".gguf"]
-    stems = {m[1] if (m := _SPLIT_GGUF.fullmatch(name)) else name for name in named}
+    stems = {stem(name) for name in named}
     if len(stems) > 1:
         raise SourceError(
             "source.several-weights",
@@ -155,6 +155,12 @@ def _check_one_gguf(paths: Sequence[PurePosixPath], source: str) -> None:
             why=", ".join(sorted(stems)[:12]),
             do='choose one of them, for example include = ["*Q4_K_M*.gguf"]',
         )
+
+
+def stem(name: str) -> str:
+    """A GGUF file's name without its suffix; the same for all parts of one model."""
+    parts = _SPLIT_GGUF.fullmatch(name)
+    return parts[1] if parts else name[: -len(".gguf")]
 
 
 def check_name(path: str) -> PurePosixPath:

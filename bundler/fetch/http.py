@@ -61,6 +61,14 @@ class Again(Exception):
         self.begun = False
 
 
+class Refused(SourceError):
+    """The server answered, and does not deliver: `code` is its status, for good."""
+
+    def __init__(self, code: int, what: str, *, why: str, do: str) -> None:
+        super().__init__("source.http", what, why=why, do=do)
+        self.code = code
+
+
 class Source:
     """Where one item comes from: its URL, and where that led to last time."""
 
@@ -76,13 +84,15 @@ class Source:
 class Web:
     """Asks servers. Safe for several threads; `abort` ends what they wait for.
 
-    Each thread has a client, and so connections, of its own: for small files the lock of one pool
-    that all share, and its search through their connections, cost more than the files.
+    `method` is GET, or HEAD for answers without a body. Each thread has a client, and so
+    connections, of its own: for small files the lock of one pool that all share, and its search
+    through their connections, cost more than the files.
     """
 
-    def __init__(self, stall_seconds: float, read_bytes: int) -> None:
+    def __init__(self, stall_seconds: float, read_bytes: int, method: str = "GET") -> None:
         import httpx2
 
+        self._method = method
         self._stall = stall_seconds
         self._timeout = httpx2.Timeout(stall_seconds).as_dict()
         self._sockets = Sockets(read_bytes)
@@ -111,7 +121,7 @@ class Web:
 
     @contextlib.contextmanager
     def get(self, source: Source, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
-        """The answer (200, 206 or 416) to a GET of the source; `chunks` reads its body. Raises
+        """The source's answer (200, 206 or 416) to the method; `chunks` reads its body. Raises
         Again, SourceError, and whatever `Access.refused` raises."""
         import httpcore2
         import httpx2
@@ -177,7 +187,7 @@ class Web:
         with self._sockets.deadline(self._stall):
             if auth is None and not named:
                 return self._ask(client, url, sent)
-            request = client.build_request("GET", url, headers=sent)
+            request = client.build_request(self._method, url, headers=sent)
             if auth is None:
                 return client.send(request, stream=True, follow_redirects=False)
             return client.send(request, stream=True, auth=auth, follow_redirects=False)
@@ -196,7 +206,7 @@ class Web:
                 self._origins[plain[1]] = httpx2.URL(plain[1])
             asked, extensions["target"] = self._origins[plain[1]], plain[2].encode()
         request = httpx2.Request(
-            "GET", asked, headers={**_HEADERS, **headers}, extensions=extensions
+            self._method, asked, headers={**_HEADERS, **headers}, extensions=extensions
         )
         return client._transport_for_url(request.url).handle_request(request)
 
@@ -307,12 +317,12 @@ def _transport(item: Item, e: Exception) -> Exception:
     return Again(cause(e))
 
 
-def _refused(item: Item, code: int, reason: str) -> SourceError:
+def _refused(item: Item, code: int, reason: str) -> Refused:
     do = "lock again: the file may have moved"
     if code in (401, 403):
         do = "put the user name and password for that host into ~/.netrc"
-    return SourceError(
-        "source.http",
+    return Refused(
+        code,
         f"{item.label} was not delivered",
         why=f"{host(item)} answered {code} {reason}".strip(),
         do=do,

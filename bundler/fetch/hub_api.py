@@ -8,6 +8,8 @@ file that `hf auth login` wrote). The token goes to the endpoint's own origin an
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import re
 import time
@@ -33,6 +35,15 @@ API_SECONDS = 60.0
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 # A Hub may ask for a longer pause (Retry-After); more than this and a person should decide.
 _MAX_PAUSE_SECONDS = 120.0
+# One answer of the API, in bytes: a page of a tree has some 300 KB, a model with all its file names
+# a few megabytes.
+MAX_ANSWER_BYTES = 64 * limits.MIB
+# Requests for one question: the longest tree in pages of 100.
+_MAX_REQUESTS = 2000
+# A search is one page; the rest are other tries.
+_MAX_SEARCH_REQUESTS = 8
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_QUANTISED = "base_model:quantized:"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -40,11 +51,22 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Revision:
-    """What a branch, tag or PR ref of a repository means now. `licence` is the card's, or empty."""
+    """What a branch, tag or PR ref of a repository means now. `licence` is the card's, or empty;
+    `quantised_from`: repositories that the card says it is a quantised form of."""
 
     repo: str
     commit: str
     licence: str
+    quantised_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model that a search found: what it says of itself, and how often it was fetched lately."""
+
+    repo: str
+    tags: frozenset[str]
+    downloads: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +126,8 @@ class Hub:
         with self._errors(repo, revision):
             api = self._api()
             info = _patiently(lambda: api.model_info(repo, revision=revision, timeout=API_SECONDS))
-            found = Revision(repo, str(info.sha), _licence(info.card_data))
+            bases = tuple(_bases(info.tags))
+            found = Revision(repo, str(info.sha), _licence(info.card_data), bases)
             if info.gated:
                 _check_access(api, repo)
         if info.id != repo:
@@ -127,32 +150,66 @@ class Hub:
                     raise _strange(self.source(repo), f"more than {limits.MAX_FILES} files")
         return out
 
+    def quantised(self, repo: str, tag: str, most: int) -> list[Listed]:
+        """Models whose cards say that they are `repo` quantised, and that have `tag`; the most
+        downloaded first, at most `most`. Raises SourceError (`source.*`).
+
+        What such a card says is nobody's word but its author's.
+        """
+        from huggingface_hub.errors import HfHubHTTPError
+
+        tags = [f"{_QUANTISED}{repo}", tag]
+        with self._errors(repo, "a search", requests=_MAX_SEARCH_REQUESTS):
+            try:
+                models = list(
+                    self._api().list_models(
+                        filter=tags, sort="downloads", limit=most, expand=["downloads", "tags"]
+                    )
+                )
+            except HfHubHTTPError as e:
+                raise _no_search(self.host, repo, e.response.status_code) from e
+            return [_listed(m) for m in models if _REPO.fullmatch(m.id)]
+
     def _api(self) -> HfApi:
         import huggingface_hub
 
         return huggingface_hub.HfApi(endpoint=self.endpoint, token=self.token or False)
 
-    def _client(self) -> httpx2.Client:
-        """The library's own client, with an end to its patience and a bound for the token."""
+    def _client(self, requests: int) -> httpx2.Client:
+        """The library's own client, with an end to its patience, to pages that follow one another
+        and to long answers, and a bound for the token."""
         import httpx2
         from huggingface_hub.utils._http import hf_request_event_hook
 
+        from bundler.fetch.bounded import bounded
+
+        count = itertools.count(1)
+
         def bound(request: httpx2.Request) -> None:
+            if next(count) > requests:
+                raise _strange(self.host, f"one question takes more than {requests} requests")
             request.extensions["timeout"] = httpx2.Timeout(API_SECONDS).as_dict()
             if _origin(str(request.url)) != _origin(self.endpoint):
                 request.headers.pop("authorization", None)
 
-        hooks = {"request": [hf_request_event_hook, bound]}
+        def short(response: httpx2.Response) -> None:
+            why = f"an answer has more than {MAX_ANSWER_BYTES:,} bytes"
+            bounded(response, MAX_ANSWER_BYTES, lambda: _strange(self.host, why))
+
+        hooks: dict[str, list[Callable[..., Any]]] = {
+            "request": [hf_request_event_hook, bound],
+            "response": [short],
+        }
         return httpx2.Client(event_hooks=hooks, follow_redirects=True)
 
     @contextlib.contextmanager
-    def _errors(self, repo: str, revision: str) -> Iterator[None]:
+    def _errors(self, repo: str, revision: str, requests: int | None = None) -> Iterator[None]:
         """Whatever the library raises, as one of ours."""
         import httpx2
         from huggingface_hub import errors, set_client_factory
         from huggingface_hub.utils._http import default_client_factory
 
-        set_client_factory(self._client)
+        set_client_factory(functools.partial(self._client, requests or _MAX_REQUESTS))
         try:
             yield
         except errors.HFValidationError as e:
@@ -316,6 +373,30 @@ def _file(entry: Any, source: str) -> HubFile:
     if not good:
         raise _strange(source, f"its tree contradicts itself at {ascii(entry.path)[:100]}")
     return HubFile(entry.path, entry.size, sha256, None if sha256 else entry.blob_id)
+
+
+def _bases(tags: Any) -> Iterator[str]:
+    """Of what a model is a quantised form, by the tags that the Hub makes of its card."""
+    for tag in tags or ():
+        if isinstance(tag, str) and tag.startswith(_QUANTISED):
+            base = tag.removeprefix(_QUANTISED)
+            if _REPO.fullmatch(base):
+                yield base
+
+
+def _listed(info: Any) -> Listed:
+    tags = frozenset(t for t in info.tags or () if isinstance(t, str))
+    downloads = info.downloads if type(info.downloads) is int and info.downloads >= 0 else 0
+    return Listed(info.id, tags, downloads)
+
+
+def _no_search(host: str, repo: str, code: int) -> SourceError:
+    return SourceError(
+        "source.search",
+        f"{host} was not searched for models quantised from {repo}",
+        why=f"it answered {code}" + (": it may have no search" if code in (401, 404) else ""),
+        do="look for them yourself, or ask a Hub that can be searched",
+    )
 
 
 def _renamed(asked: str, found: str) -> SourceError:

@@ -6,7 +6,8 @@ for their digests are what publishers sign. Layers are fetched later, like every
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -41,6 +42,27 @@ def lock_image(
         raise _unsound(reference.text, request.platform, e) from e
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An image as its registry describes it: what a lock would pin, and its configuration."""
+
+    artifact: LockedImage
+    config: bytes
+
+
+def see_image(request: ImageRequest, sink: Sink) -> Seen:
+    """Look at an image. Nothing comes into the store. Raises as `lock_image`."""
+    reference = references.parse(request.reference)
+    registry = Registry(reference, insecure=request.insecure, sink=sink)
+    try:
+        found = _describe(request, registry)
+        config = registry.blob(found.manifest.config, "the image's configuration")
+        _check_config(config, found.manifest, request.platform)
+        return Seen(_artifact(request, registry, found, _attached(registry, found, sink)), config)
+    except FormatError as e:
+        raise _unsound(reference.text, request.platform, e) from e
+
+
 def image_digest(request: ImageRequest, sink: Sink) -> str:
     """The digest that the reference means today for its platform. Nothing comes into the store.
 
@@ -57,33 +79,59 @@ def image_digest(request: ImageRequest, sink: Sink) -> str:
         raise _unsound(reference.text, request.platform, e) from e
 
 
-def _lock(
-    request: ImageRequest, registry: Registry, store: Store, sink: Sink, options: Options | None
-) -> LockedImage:
+@dataclass(frozen=True)
+class _Described:
+    """`own` is the manifest of the platform, `index` what named it, if anything did."""
+
+    index: Document | None
+    own: Document
+    manifest: oci.Manifest
+
+
+def _describe(request: ImageRequest, registry: Registry) -> _Described:
     top = registry.manifest(registry.reference.wanted)
     index = top if top.media_type in oci.INDEX_TYPES else None
     own = _pick(registry, index, request.platform) if index else top
     manifest = oci.read_manifest(own.data, own.media_type)
     oci.check_image(manifest)
-    _fetch_config(registry, manifest, request.platform, store, sink, options)
-    subjects = tuple(dict.fromkeys(d.sha256 for d in (top, own)))
-    attached = referrers.find(registry, subjects, sink)
-    files = [_kept("manifest.json", own, registry, store)]
-    if index:
-        files.append(_kept("index.json", index, registry, store))
-    files += _blobs("", manifest, registry)
-    for one in attached:
-        files += _referrer(one, registry, store)
-    size = sum(f.size for f in files)
+    return _Described(index, own, manifest)
+
+
+def _attached(registry: Registry, found: _Described, sink: Sink) -> tuple[Referrer, ...]:
+    documents = [d for d in (found.index, found.own) if d is not None]
+    return referrers.find(registry, tuple(dict.fromkeys(d.sha256 for d in documents)), sink)
+
+
+def _lock(
+    request: ImageRequest, registry: Registry, store: Store, sink: Sink, options: Options | None
+) -> LockedImage:
+    found = _describe(request, registry)
+    _fetch_config(registry, found.manifest, request.platform, store, sink, options)
+    attached = _attached(registry, found, sink)
+    locked = _artifact(request, registry, found, attached)
+    _keep(found, attached, store)
+    size = sum(f.size for f in locked.files)
     signed = f", {len(attached)} signatures and attestations" if attached else ""
-    text = f"{registry.reference.text}: {len(manifest.layers)} layers, {size:,} bytes{signed}"
-    sink(Line("image", text))
+    layers = len(found.manifest.layers)
+    sink(Line("image", f"{locked.reference}: {layers} layers, {size:,} bytes{signed}"))
+    return locked
+
+
+def _artifact(
+    request: ImageRequest, registry: Registry, found: _Described, attached: Sequence[Referrer]
+) -> LockedImage:
+    files = [_document("manifest.json", found.own, registry)]
+    if found.index:
+        files.append(_document("index.json", found.index, registry))
+    files += _blobs("", found.manifest, registry)
+    for one in attached:
+        files += _referrer(one, registry)
     return LockedImage(
         name=request.name,
         reference=registry.reference.text,
         platform=request.platform,
-        digest=own.sha256,
-        media_type=own.media_type,
+        digest=found.own.sha256,
+        media_type=found.own.media_type,
         files=tuple(sorted(files, key=lambda f: str(f.path))),
     )
 
@@ -119,13 +167,18 @@ def _fetch_config(
     sink: Sink,
     options: Options | None,
 ) -> None:
-    """An index may say anything of a platform; the configuration is what the image was built as."""
     told = manifest.config
     url = registry.blob_url(told.sha256)
     item = Item(url, told.sha256, told.size, "config.json", access=registry.access)
     fetch([item], store, sink, options=options)
     with fsio.disk_errors("reading the image's configuration"):
-        config = oci.read_config(store.blob_path(told.sha256).read_bytes())
+        data = store.blob_path(told.sha256).read_bytes()
+    _check_config(data, manifest, platform)
+
+
+def _check_config(data: bytes, manifest: oci.Manifest, platform: str) -> None:
+    """An index may say anything of a platform; the configuration is what the image was built as."""
+    config = oci.read_config(data)
     if not oci.same_platform(platform, config.platform):
         raise FormatError(
             "format.value", "config", f"the image is for {ascii(config.platform)[:60]}"
@@ -138,10 +191,14 @@ def _fetch_config(
         )
 
 
-def _kept(path: str, document: Document, registry: Registry, store: Store) -> LockedFile:
-    """A document whose bytes we have: into the store as they are."""
-    if not store.has(document.sha256, len(document.data)):
-        store.add_bytes(document.data)
+def _keep(found: _Described, attached: Sequence[Referrer], store: Store) -> None:
+    """Documents whose bytes we have: into the store as they are."""
+    for document in (found.own, found.index, *(r.document for r in attached)):
+        if document is not None and not store.has(document.sha256, len(document.data)):
+            store.add_bytes(document.data)
+
+
+def _document(path: str, document: Document, registry: Registry) -> LockedFile:
     return LockedFile(
         path=PurePosixPath(path),
         sha256=document.sha256,
@@ -164,9 +221,9 @@ def _blobs(folder: str, manifest: oci.Manifest, registry: Registry) -> Iterator[
         )
 
 
-def _referrer(one: Referrer, registry: Registry, store: Store) -> Iterator[LockedFile]:
+def _referrer(one: Referrer, registry: Registry) -> Iterator[LockedFile]:
     folder = f"referrers/{one.document.sha256}"
-    yield _kept(f"{folder}/manifest.json", one.document, registry, store)
+    yield _document(f"{folder}/manifest.json", one.document, registry)
     yield from _blobs(folder, one.manifest, registry)
 
 

@@ -27,7 +27,7 @@ def check_files(requests: Sequence[FileRequest]) -> None:
             continue
         if parts.scheme != "https" or not parts.hostname:
             raise _bad(request, "it is no https:// address", "use https, or a [[model]] by path")
-        _path(request)
+        place_of(request)
 
 
 def lock_files(
@@ -41,12 +41,12 @@ def lock_files(
     Raises UsageError (`request.*`), SourceError (`source.*`), IntegrityError, DiskError.
     """
     check_files(requests)
-    items = [Item(r.url, r.sha256, None, _path(r).name) for r in requests]
+    items = [Item(r.url, r.sha256, None, place_of(r).name) for r in requests]
     digests = fetch(items, store, sink, options=options)
     groups: dict[str, list[LockedFile]] = {}
     for request, found in zip(requests, digests, strict=True):
         file = LockedFile(
-            path=_path(request),
+            path=place_of(request),
             sha256=found.sha256,
             size=found.size,
             label=urlsplit(request.url).hostname or "",
@@ -62,7 +62,7 @@ def lock_files(
     return out
 
 
-def _path(request: FileRequest) -> PurePosixPath:
+def place_of(request: FileRequest) -> PurePosixPath:
     """Its place in the artifact: as asked, else the last part of the address."""
     last = PurePosixPath(unquote(urlsplit(request.url).path)).name
     return check_name(request.path or last)

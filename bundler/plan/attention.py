@@ -49,7 +49,7 @@ class Attention:
 
 def of_config(data: bytes) -> Attention | None:
     """From `config.json`; None where it speaks of no architecture that is known here."""
-    config = _decode(data)
+    config = decode(data)
     inner = config.get("text_config")
     if isinstance(inner, dict):
         config = {**config, **inner}
@@ -88,7 +88,8 @@ def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int]:
     return 0, layers, window
 
 
-def _decode(data: bytes) -> dict[str, Any]:
+def decode(data: bytes) -> dict[str, Any]:
+    """`config.json` as a table. Raises IntegrityError `plan.header`."""
     try:
         found = json.loads(data[:_MAX_CONFIG_BYTES])
     except (ValueError, RecursionError) as e:

@@ -101,7 +101,7 @@ def fit(wanted: Demand, gpus: int, memory: int) -> Fit:
 
 
 def ways_out(wanted: Demand, found: Fit, available: int) -> list[str]:
-    """What would make it fit, each as a sentence; the least intrusive first."""
+    """What would make it fit with these weights, each as a sentence; the least intrusive first."""
     out = []
     left = found.usable - found.weights - found.reserve
     if found.cache_per_sequence and left > 0:
@@ -113,15 +113,20 @@ def ways_out(wanted: Demand, found: Fit, available: int) -> list[str]:
             has = "" if gpus <= available else f" (the host has {available})"
             out.append(f"tensor-parallel = {gpus} fits{has}")
             break
-    if wanted.weights.dtype in _WIDE:
-        halved = 2000 if wanted.weights.dtype == "F32" else 1000
-        for name, thousandths in QUANTISED.items():
-            smaller = found.weights * thousandths // halved
-            if smaller + found.reserve + found.cache_per_sequence <= found.usable:
-                total = wanted.weights.total * thousandths // halved
-                out.append(f"a variant quantised to {name} has about {total:,} bytes and fits")
-                break
-    return out or ["a smaller model, or GPUs with more memory"]
+    return out
+
+
+def estimate(weights: Weights, held: int, room: int) -> list[str]:
+    """The first quantisation that fits, where nobody knows of a real one. `held`: how many bytes of
+    the weights lie where there is `room` for some, in bytes."""
+    if weights.dtype not in _WIDE:
+        return []
+    halved = 2000 if weights.dtype == "F32" else 1000
+    for name, thousandths in QUANTISED.items():
+        if held * thousandths // halved <= room:
+            total = weights.total * thousandths // halved
+            return [f"a variant quantised to {name} has about {total:,} bytes and fits"]
+    return []
 
 
 def smallest(wanted: Demand) -> list[str]:

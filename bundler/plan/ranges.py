@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Protocol
 from airgap import fsio, limits
 from airgap.errors import SourceError
 from airgap.store import open_regular
-from bundler.fetch.hub_api import Hub
+from bundler.fetch.hub_api import Hub, Revision
 
 # One request of a header that is read forwards. A safetensors header of 8B is 20 KiB, of 600B a
 # megabyte; a GGUF's vocabulary a few megabytes.
@@ -49,24 +52,42 @@ class LocalSource:
         return _whole(name, data, count)
 
 
+class Allowance:
+    """How many bytes may be read in all, by all threads together."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._left = most, most
+        self._lock = threading.Lock()
+
+    def take(self, name: str, count: int) -> None:
+        """Raise SourceError `plan.read` when `count` more are too many."""
+        with self._lock:
+            self._left -= count
+            if self._left < 0:
+                raise _failed(name, f"the headers have more than {self._most:,} bytes in all")
+
+
 @dataclass(frozen=True)
 class HubSource:
-    """Files of one commit on the Hub."""
+    """Files of one commit on the Hub. `allowance`: an end to what is read of them."""
 
     hub: Hub
-    repo: str
-    commit: str
+    revision: Revision
     sizes: Mapping[str, int]
+    allowance: Allowance | None = None
 
     def read(self, name: str, offset: int, count: int) -> bytes:
         """By a range request; the token goes to the Hub's own origin, never to where it leads."""
         import httpx2
 
-        url = self.hub.url(self.repo, self.commit, name)
-        access = self.hub.access(self.repo)
+        if self.allowance is not None:
+            self.allowance.take(name, count)
+        repo = self.revision.repo
+        url = self.hub.url(repo, self.revision.commit, name)
+        access = self.hub.access(repo)
         span = {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
         try:
-            with httpx2.Client(timeout=_SECONDS) as client:
+            with httpx2.Client(timeout=_SECONDS, verify=_certificates()) as client:
                 for _ in range(_MAX_REDIRECTS):
                     with client.stream("GET", url, headers={**access.headers(url), **span}) as r:
                         if r.is_redirect and r.next_request is not None:
@@ -76,6 +97,14 @@ class HubSource:
         except (httpx2.HTTPError, httpx2.InvalidURL) as e:
             raise _failed(name, f"{type(e).__name__}: {e}") from e
         raise _failed(name, f"more than {_MAX_REDIRECTS} redirects")
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Reading the authorities takes longer than a request."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def _body(response: object, name: str, offset: int, count: int) -> bytes:

@@ -9,37 +9,17 @@ from airgap.errors import SourceError
 from airgap.events import Sink, silent
 from airgap.format.artifacts import LockedArtifact
 from airgap.format.facts import Facts
-from airgap.format.request import ImageRequest, Request, WheelsRequest
+from airgap.format.request import Request, WheelsRequest
 from airgap.store import Store
-from bundler.fetch import images
 from bundler.fetch.wheels import lock_wheels
-from bundler.plan import fit, sizes, suits
-from bundler.plan.fit import Demand, Fit
+from bundler.plan import files, image, memory, sizes, suits, variants
+from bundler.plan.image import LookedImage
+from bundler.plan.judgement import Judgement
+from bundler.plan.memory import Memory, Place
 from bundler.plan.model import Looked, look, tree
 from bundler.plan.sizes import Disk, Part
-from bundler.plan.suits import Judgement
+from bundler.plan.variants import Suggested, Variant
 from bundler.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What serving takes of GPU memory, or of the host's own on a CPU. `found` is None where the
-    host was not measured; then `common` says which GPUs would do."""
-
-    model: Looked
-    wanted: Demand
-    found: Fit | None
-    ways: list[str]
-    common: list[str]
-    on_cpu: int | None = None
-    cpu_memory: int | None = None
-
-    @property
-    def fits(self) -> bool:
-        """Also true where nothing was measured to compare with."""
-        if self.on_cpu is not None and self.cpu_memory is not None:
-            return self.on_cpu <= self.cpu_memory
-        return self.found is None or self.found.fits
 
 
 @dataclass(frozen=True)
@@ -51,6 +31,7 @@ class Plan:
     media: dict[str, int]
     disk: Disk
     memory: Memory | None
+    suggested: Suggested | None
     judged: list[Judgement]
 
     @property
@@ -64,10 +45,27 @@ class Plan:
         return sum(p.bytes - p.here for p in self.parts)
 
     @property
+    def ways(self) -> list[str]:
+        """What would make the memory suffice, each as a sentence. An estimate is no way where the
+        Hub has the real thing."""
+        found = self.memory
+        if found is None or found.fits:
+            return []
+        real = self.suggested.best if self.suggested else None
+        named = [_named(real)] if real else found.estimate
+        return [*found.ways, *named] or ["a smaller model, or a host with more memory"]
+
+    @property
     def fits(self) -> bool:
         """Disk, memory, and everything that was compared with the host."""
-        memory = self.memory is None or self.memory.fits
-        return memory and not self.disk.lacking and all(j.fits for j in self.judged)
+        enough = self.memory is None or self.memory.fits
+        return enough and not self.disk.lacking and all(j.fits for j in self.judged)
+
+
+def _named(variant: Variant) -> str:
+    """As a request would name it."""
+    include = f', include = ["{variant.include}"]' if variant.include else ""
+    return f'repo = "{variant.repo}", revision = "{variant.commit}"{include} fits'
 
 
 def reckon(
@@ -80,21 +78,30 @@ def reckon(
     parts = [found.part for found in looked.values()]
     parts += [tree(a, base, store, sink)[0] for a in request.adapter]
     parts += [_wheels(w, request, base, workspace, sink) for w in request.wheels]
-    parts += [_image(i, store, sink) for i in request.image]
-    for name in dict.fromkeys(f.name for f in request.file):
-        urls = [f for f in request.file if f.name == name]
-        here = sum(store.blob_path(f.sha256).is_file() for f in urls)
-        note = "sizes are known once they are fetched"
-        parts.append(Part(name, "files", "HTTPS", len(urls), 0, 0, len(urls) - here, note))
+    containers = [image.look(i, store, sink) for i in request.image]
+    parts += [seen.part for seen in containers]
+    parts += files.look(request.file, store)
     total = sum(p.bytes for p in parts)
+    found = _memory(request, looked, facts)
     return Plan(
         request=request,
         parts=parts,
         media=sizes.media(total),
         disk=sizes.disk(parts, request.serve, facts),
-        memory=_memory(request, looked, facts),
-        judged=suits.judge(request, facts) if facts else [],
+        memory=found,
+        suggested=_suggest(request, found, base, store, facts, sink),
+        judged=_judged(request, containers, facts),
     )
+
+
+def _judged(
+    request: Request, containers: list[LookedImage], facts: Facts | None
+) -> list[Judgement]:
+    """Images are also held against what the request itself asks for."""
+    out = suits.judge(request, facts) if facts else []
+    for seen in containers:
+        out += image.judge(request, seen, facts)
+    return out
 
 
 def _wheels(
@@ -109,16 +116,6 @@ def _wheels(
     return _locked(locked, ", ".join(wheels.requirements) or str(wheels.pylock), home.store)
 
 
-def _image(image: ImageRequest, store: Store, sink: Sink) -> Part:
-    """By the registry's manifest, which has every layer's size."""
-    try:
-        return _locked(images.lock_image(image, store, sink), image.reference, store)
-    except SourceError as e:
-        if e.id != "source.unreachable":
-            raise
-        return Part(image.name, "image", image.reference, 0, 0, 0, 1, f"unknown: {e.why[:200]}")
-
-
 def _locked(artifact: LockedArtifact, source: str, store: Store) -> Part:
     total = sum(f.size for f in artifact.files)
     here = sum(f.size for f in artifact.files if store.has(f.sha256, f.size))
@@ -127,20 +124,23 @@ def _locked(artifact: LockedArtifact, source: str, store: Store) -> Part:
 
 def _memory(request: Request, looked: dict[str, Looked], facts: Facts | None) -> Memory | None:
     serve = request.serve
-    if serve is None:
+    model = looked.get(serve.model or next(iter(looked), "")) if serve is not None else None
+    if serve is None or model is None:
         return None
-    model = looked.get(serve.model or next(iter(looked), ""))
-    if model is None:
+    return memory.reckon(serve, model, Place.of(request, facts))
+
+
+def _suggest(
+    request: Request,
+    found: Memory | None,
+    base: Path,
+    store: Store,
+    facts: Facts | None,
+    sink: Sink,
+) -> Suggested | None:
+    """Asked only when it does not fit; a model of this machine has no variants that are known."""
+    revision = found.model.revision if found is not None and not found.fits else None
+    if found is None or revision is None or request.serve is None:
         return None
-    wanted = fit.demand(serve, model.weights, model.attention)
-    if request.target.accelerator == "cpu":
-        cache = (serve.kv_cache_gib or 0) << 30 or wanted.cache(1) * (wanted.sequences or 1)
-        needs = model.weights.total + cache + fit.RESERVE_BYTES
-        return Memory(model, wanted, None, [], [], needs, facts.memory if facts else None)
-    memories = facts.gpu_memory() if facts else ()
-    if not memories:
-        return Memory(model, wanted, None, [], fit.smallest(wanted))
-    gpus = serve.tensor_parallel
-    found = fit.fit(wanted, gpus, min(memories[:gpus]))
-    ways = [] if found.fits else fit.ways_out(wanted, found, len(memories))
-    return Memory(model, wanted, found, ways, [])
+    place = Place.of(request, facts)
+    return variants.suggest(request.serve, found, place, facts, base, store, sink)

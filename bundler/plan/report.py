@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from airgap.events import Line
-from airgap.render import line_text, size_text
-from bundler.plan.reckon import Memory, Plan
+from airgap.render import harmless, line_text, size_text
+from bundler.plan.memory import Memory
+from bundler.plan.reckon import Plan
 from bundler.plan.sizes import Part
+from bundler.plan.variants import Suggested, Variant
 
 _NAMES = {"usb": "USB stick of 64 GB", "dvd": "DVD", "bd": "Blu-ray disc of 25 GB"}
 
 
 def text(plan: Plan) -> str:
-    """Everything, one fact a line."""
-    lines = [line_text(line).rstrip() for line in _lines(plan)]
+    """Everything, one fact a line. Sources name some of it: no name makes a line of its own."""
+    lines = [harmless(line_text(line).rstrip()).replace("\n", "\\n") for line in _lines(plan)]
     return "\n".join(lines) + "\n"
 
 
@@ -29,8 +31,12 @@ def _lines(plan: Plan) -> Iterator[Line]:
     yield Line("disk", _disk(plan))
     if plan.memory is not None:
         yield from _memory(plan.memory)
+        yield from _variants(plan)
+        for way in plan.ways:
+            yield Line("", f"do: {way}")
     for judged in plan.judged:
-        yield Line("fits" if judged.fits else "NO", f"{judged.what}: {judged.text}")
+        label = "warn" if judged.warning else "fits" if judged.fits else "NO"
+        yield Line(label, f"{judged.what}: {judged.text}")
         if not judged.fits and judged.do:
             yield Line("", f"do: {judged.do}")
 
@@ -64,7 +70,8 @@ def _memory(m: Memory) -> Iterator[Line]:
         yield Line("memory", text)
     if m.on_cpu is not None:
         has = f", it has {size_text(m.cpu_memory)}" if m.cpu_memory is not None else ""
-        yield Line("host", f"needs {size_text(m.on_cpu)} of its own memory{has}")
+        label = "host" if m.fits else "NO"
+        yield Line(label, f"needs {size_text(m.on_cpu)} of its own memory{has}")
     elif m.found is None:
         for line in m.common:
             yield Line("GPU", line)
@@ -89,8 +96,35 @@ def _gpu(m: Memory) -> Iterator[Line]:
         if asked and f.sequences < asked:
             said += f"; of the {asked} of max-num-seqs the others wait when all are that long"
         yield Line("", said)
-    for way in m.ways:
-        yield Line("", f"do: {way}")
+
+
+def _variants(plan: Plan) -> Iterator[Line]:
+    found = plan.suggested
+    if found is None:
+        return
+    if found.error:
+        yield Line("variants", f"not all are known: {found.error}")
+    for variant in found.variants:
+        yield Line("fits" if variant.memory.fits else "too large", _variant(variant))
+    for left in found.left:
+        yield Line("", f"not {left.repo}: {left.why[:200]}")
+    if found.variants:
+        yield Line(
+            "", "that they are made of this model is what their own cards say: who made them?"
+        )
+
+
+def _variant(v: Variant) -> str:
+    m = v.memory
+    named = f"{v.repo} {v.include}" if v.include else v.repo
+    text = f"variant {named} at {v.commit}: {v.method}, {m.model.weights.total:,} bytes of weights"
+    if m.fits and m.sequences is not None:
+        text += f", {m.sequences} sequences of {m.wanted.tokens} tokens fit at once"
+    elif m.found is not None and not m.fits:
+        text += f", {m.found.lacking:,} bytes are lacking on each GPU"
+    elif m.on_cpu is not None and not m.fits:
+        text += f", needs {size_text(m.on_cpu)}"
+    return f"{text}; {v.downloads:,} downloads lately"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -105,12 +139,36 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "download": plan.download,
         "media": plan.media,
         "disk": {**vars(plan.disk), "lacking": plan.disk.lacking},
-        "memory": _memory_json(plan.memory) if plan.memory else None,
+        "memory": _memory_json(plan.memory, plan.ways) if plan.memory else None,
+        "variants": _variants_json(plan.suggested) if plan.suggested else None,
         "judged": [vars(j) for j in plan.judged],
     }
 
 
-def _memory_json(m: Memory) -> dict[str, Any]:
+def _variants_json(found: Suggested) -> dict[str, Any]:
+    return {
+        "error": found.error or None,
+        "found": [_variant_json(v) for v in found.variants],
+        "left": [vars(one) for one in found.left],
+    }
+
+
+def _variant_json(v: Variant) -> dict[str, Any]:
+    return {
+        "repo": v.repo,
+        "revision": v.commit,
+        "include": [v.include] if v.include else [],
+        "method": v.method,
+        "weights": v.memory.model.weights.total,
+        "download": v.memory.model.part.bytes,
+        "downloads": v.downloads,
+        "fits": v.memory.fits,
+        "sequences": v.memory.sequences,
+        "lacking": v.memory.found.lacking if v.memory.found else None,
+    }
+
+
+def _memory_json(m: Memory, ways: list[str]) -> dict[str, Any]:
     f = m.found
     return {
         "fits": m.fits,
@@ -120,6 +178,6 @@ def _memory_json(m: Memory) -> dict[str, Any]:
         "cache-per-sequence": m.wanted.cache(1),
         "gpu": {**vars(f), "fits": f.fits, "lacking": f.lacking} if f else None,
         "host-memory": m.on_cpu,
-        "ways-out": m.ways,
+        "ways-out": ways,
         "common-gpus": m.common,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from airgap.engines import registry as engines
 from airgap.errors import UsageError
@@ -11,20 +10,11 @@ from airgap.format.facts import Facts
 from airgap.format.request import Request, TargetRequest
 from airgap.format.types import Serve
 from bundler import facts as measured
+from bundler.plan.judgement import Judgement
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 # The first driver branch of each CUDA major version (NVIDIA's CUDA compatibility guide).
 _DRIVERS = {"11": "450.80", "12": "525.60", "13": "580.65"}
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One thing that was compared; `do` is the way out where it does not fit."""
-
-    fits: bool
-    what: str
-    text: str
-    do: str = ""
 
 
 def judge(request: Request, found: Facts) -> list[Judgement]:

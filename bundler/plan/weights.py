@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -16,6 +17,8 @@ from bundler.scan.safetensors import check_header
 
 # Read first of every safetensors file; most headers are in it.
 _FIRST_BYTES = 64 * 1024
+# Headers that are asked for at one time: a large model has 100 and more shards.
+_AT_ONCE = 8
 # Layers that vLLM keeps whole on every GPU: norms and biases are vectors; these are matrices.
 _REPLICATED = re.compile(r"\.(kv_a_proj_with_mqa|q_a_proj|kv_a_layernorm|mlp\.gate)\.")
 _KEY_VALUE = re.compile(r"\.(k_proj|v_proj)\.")
@@ -59,10 +62,16 @@ def of_safetensors(source: Source, names: list[str]) -> Weights:
     """From every shard's header. Raises IntegrityError `plan.header`, SourceError `plan.read`."""
     kinds = {"shared": 0, "whole": 0, "key_value": 0}
     dtypes: dict[str, int] = {}
-    for name in names:
-        for tensor in tensors(source, name):
-            kinds[_kind(tensor)] += tensor.bytes
-            dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.bytes
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        for shard in pool.map(lambda name: list(tensors(source, name)), names):
+            for tensor in shard:
+                kinds[_kind(tensor)] += tensor.bytes
+                dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.bytes
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not dtypes:
+        raise _bad_header(names[0], "it names no tensor, and neither does any other file")
     most = max(dtypes, key=lambda d: (dtypes[d], d))
     return Weights(kinds["shared"], kinds["whole"], kinds["key_value"], most)
 

@@ -168,3 +168,23 @@ def test_it_never_leaves_the_tree(hub: LocalHub, tmp_path: Path) -> None:
         assert answer.status_code in (401, 404)
     assert hub.endpoint.startswith("http://127.0.0.1:")
     assert urllib.request.urlopen(f"{hub.endpoint}/org/tiny/resolve/main/config.json").status == 200
+
+
+def test_a_search_finds_what_cards_say_the_most_downloaded_first(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    card = "---\nbase_model: org/tiny\nbase_model_relation: quantized\n---\n"
+    for name, downloads in (("a/few", 3), ("b/many", 9), ("c/hidden", 99)):
+        repository = hub.repository(name)
+        repository.downloads = downloads
+        repository.add(model(tmp_path / name, **{"README.md": card}))
+    hub.repository("c/hidden").private = True
+    tags = ["base_model:quantized:org/tiny", "safetensors"]
+    found = list(api(hub).list_models(filter=tags, sort="downloads", expand=["downloads", "tags"]))
+    assert [(m.id, m.downloads) for m in found] == [("b/many", 9), ("a/few", 3)]
+    assert set(tags) <= set(found[0].tags or ())
+    assert [m.id for m in api(hub).list_models(filter=tags, sort="downloads", limit=1)] == [
+        "b/many"
+    ]
+    assert list(api(hub).list_models(filter=["gguf"])) == []
+    assert api(hub).model_info("a/few").tags == ["safetensors", "base_model:org/tiny", tags[0]]

@@ -125,9 +125,25 @@ class Registry:
         told = answer.headers.get("docker-content-digest", "")
         for expected in (wanted, told):
             if expected.startswith("sha256:") and expected != f"sha256:{sha256}":
-                raise self._other_bytes(wanted, sha256, expected)
+                raise self._other_bytes(f"the manifest {wanted}", sha256, expected)
         kind = oci.media_type_of(answer.data, answer.headers.get("content-type", ""))
         return Document(answer.data, sha256, kind)
+
+    def blob(self, told: oci.Descriptor, what: str) -> bytes:
+        """A small blob, without the store: `what` it is, for people. Raises SourceError,
+        IntegrityError `source.*`."""
+        answer = self._get(self.blob_url(told.sha256), told.size, what)
+        if answer is None:
+            raise SourceError(
+                "source.http",
+                f"{self.reference.text}: {what} is not there",
+                why=f"{self.reference.api_host} knows no blob sha256:{told.sha256}",
+                do="check the reference, or tell the registry's operators",
+            )
+        sha256 = hashlib.sha256(answer.data).hexdigest()
+        if sha256 != told.sha256:
+            raise self._other_bytes(what, sha256, f"sha256:{told.sha256}")
+        return answer.data
 
     def referrers(self, sha256: str) -> tuple[oci.IndexEntry, ...] | None:
         """What speaks about that manifest by the referrers API; None where there is no such API."""
@@ -154,11 +170,13 @@ class Registry:
         same = urlsplit(url)[:2] == urlsplit(self.base)[:2]
         return url if same else None
 
-    def _get(self, url: str) -> _Answer | None:
+    def _get(
+        self, url: str, most: int = oci.MAX_MANIFEST_BYTES, what: str = "a manifest"
+    ) -> _Answer | None:
         """One small document; None for 404 and its kin. Tries again what may pass."""
         for left in reversed(range(MAX_TRIES)):
             try:
-                return self._try(url)
+                return self._try(url, most, what)
             except _Again as e:
                 if left == 0:
                     raise self._gave_up(e.why) from e
@@ -169,7 +187,7 @@ class Registry:
                 self._sleep(min(pause, _MAX_PAUSE_SECONDS))
         raise AssertionError("the last try returns or raises")
 
-    def _try(self, url: str) -> _Answer | None:
+    def _try(self, url: str, most: int, what: str) -> _Answer | None:
         import httpx2
 
         headers = {**self.access.headers(url), "Accept": ACCEPT}
@@ -186,7 +204,7 @@ class Registry:
                     return None
                 if code != 200:
                     raise self._http(code)
-                data = _bounded(response, self.reference)
+                data = _bounded(response, self.reference, most, what)
                 return _Answer(data, dict(response.headers))
         except httpx2.TransportError as e:
             raise _Again(f"{type(e).__name__}: {e}") from e
@@ -216,7 +234,7 @@ class Registry:
     def _other_bytes(self, wanted: str, sha256: str, expected: str) -> IntegrityError:
         return IntegrityError(
             "source.digest",
-            f"{self.reference.text}: the manifest {wanted} is not what it is called",
+            f"{self.reference.text}: {wanted} is not what it is called",
             why=f"its SHA-256 is {sha256}, the registry says {expected[:80]}",
             do="do not use this image; tell the registry's operators",
         )
@@ -228,15 +246,15 @@ def access_to(base: str, reference: Reference) -> RegistryAccess:
     return RegistryAccess(base, reference.repository, known, client=client)
 
 
-def _bounded(response: httpx2.Response, reference: Reference) -> bytes:
+def _bounded(response: httpx2.Response, reference: Reference, most: int, what: str) -> bytes:
     data = bytearray()
     for chunk in response.iter_raw(65536):
         data += chunk
-        if len(data) > oci.MAX_MANIFEST_BYTES:
+        if len(data) > most:
             raise IntegrityError(
                 "source.size",
-                f"{reference.text}: a manifest is larger than any real one",
-                why=f"it has more than {oci.MAX_MANIFEST_BYTES} bytes",
+                f"{reference.text}: {what} is larger than it may be",
+                why=f"it has more than {most} bytes",
                 do="do not use this image; tell the registry's operators",
             )
     length = response.headers.get("content-length", "")

@@ -166,12 +166,18 @@ def test_a_tag_that_moved_is_told(workspace: Workspace, faulty: Faulty) -> None:
         image=(ImageRequest(reference=reference, platform="linux/amd64"),),
     )
     held = {"base": workspace.home, "workspace": workspace}
-    assert moved.find(asked, lab_lock(image), **held) == []
+    assert moved.find(asked, lab_lock(image), **held).lines == []
     after = faulty.made.image(OTHER, tag="1")
     kept = blobs(workspace)
-    (found,) = moved.find(asked, lab_lock(image), **held)
+    (found,) = moved.find(asked, lab_lock(image), **held).moved
     assert f"was sha256:{before}, is sha256:{after}" in found.text
     assert blobs(workspace) == kept
+    faulty.faults["/manifests/1"] = [faults.other_bytes(lambda _: b"[]")]
+    lied = moved.find(asked, lab_lock(image), **held)
+    assert [u.artifact for u in lied.unanswered] == ["image"] and lied.moved == ()
+    with pytest.raises(SealiftError) as e:
+        moved.refuse(lied)
+    assert (e.value.id, e.value.exit_code) == ("lock.incomplete", 3)
 
 
 def test_other_bytes_on_the_retry_are_refused(workspace: Workspace, faulty: Faulty) -> None:

@@ -41,13 +41,13 @@ class Builder:
     """The command line in a folder with a request, a Hub, a model folder and a folder of wheels."""
 
     def __init__(self, folder: Path, hub: LocalHub) -> None:
-        self.folder, self.hub = folder, hub
+        self.folder, self.hub, self.endpoint = folder, hub, hub.endpoint
         self.lock_file = folder / "home/builds/tiny/1/lock.json"
 
     def sealift(self, *words: str) -> tuple[int, str, dict[str, str]]:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PIP_", "UV_"))},
-            "HF_ENDPOINT": self.hub.endpoint,
+            "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(self.folder / "hf"),
             "PIP_CONFIG_FILE": "/dev/null",
             "PIP_NO_INDEX": "1",
@@ -125,7 +125,36 @@ def test_a_request_that_was_never_locked_is_usage(builder: Builder) -> None:
     assert (code, error["id"]) == (2, "lock.missing")
 
 
-def test_a_source_that_is_gone_is_told_as_such(builder: Builder) -> None:
+def test_a_source_that_does_not_answer_hides_no_other_difference(builder: Builder) -> None:
     builder.hub.repository("org/base").moved_to = "evil/base"
-    code, _, error = builder.sealift("lock", "--check", "r.toml")
-    assert (code, error["id"]) == (6, "source.no-repo")
+    builder.hub.repository("me/lora").gated = True
+    make_wheel(builder.folder / "wheels", "tinywheel", "1.1")
+    (builder.folder / "near" / "README.md").unlink()
+    before = builder.state()
+    code, out, error = builder.sealift("lock", "--check", "r.toml")
+    assert (code, error["id"]) == (6, "lock.incomplete")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert [line.split()[:3] for line in lines if " unknown " in line] == [
+        ["ad1", "unknown", "source.gated:"],
+        ["model", "unknown", "source.no-repo:"],
+    ]
+    assert "near gone README.md" in lines and "wheels gone tinywheel-1.0-py3-none-any.whl" in lines
+    assert "of ad1, model nobody can say whether it moved" in error["what"]
+    assert "2 sources did not say it" in error["why"] and "3 differences" in error["why"]
+    assert builder.state() == before
+
+
+def test_one_repository_that_vanished_and_nothing_else(builder: Builder) -> None:
+    del builder.hub.repositories["org/base"]
+    code, out, error = builder.sealift("lock", "--check", "r.toml")
+    assert (code, error["id"]) == (6, "lock.incomplete")
+    (line,) = out.splitlines()
+    assert "source.no-repo: there is no 127.0.0.1/org/base: " in line and "check the name" in line
+
+
+def test_a_hub_that_is_down_leaves_the_rest_compared(builder: Builder) -> None:
+    (builder.folder / "near" / "README.md").unlink()
+    builder.hub.stop()
+    code, out, error = builder.sealift("lock", "--check", "r.toml")
+    assert (code, error["id"]) == (6, "lock.incomplete")
+    assert "gone     README.md" in out and out.count("unknown  source.unreachable") == 2

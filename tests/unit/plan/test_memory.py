@@ -162,7 +162,9 @@ def test_ways_out_fit_when_they_are_taken(tmp_path: Path) -> None:
     wanted = llama(tmp_path, max_model_len=65_536, gpu_memory="0.90")
     found = fit.fit(wanted, 1, 24 * GIB)
     assert not found.fits
-    shorter, parallel, quantised = fit.ways_out(wanted, found, available=1)
+    shorter, parallel = fit.ways_out(wanted, found, available=1)
+    room = found.usable - found.reserve - found.cache_per_sequence
+    (quantised,) = fit.estimate(wanted.weights, found.weights, room)
     tokens = int(shorter.split()[2])
     assert fit.fit(dataclasses.replace(wanted, tokens=tokens), 1, 24 * GIB).fits
     assert tokens % 1024 == 0 and tokens > 32_768
@@ -170,6 +172,10 @@ def test_ways_out_fit_when_they_are_taken(tmp_path: Path) -> None:
     assert fit.fit(wanted, 2, 24 * GIB).fits
     # FP8: 8.35 GB, with 8.59 GB of cache and 2.15 GB for the engine 19.1 of 23.2 GB.
     assert "FP8 has about 8,351,471,697 bytes" in quantised
+    assert "4 bits" in fit.estimate(wanted.weights, found.weights, 5 * GIB)[0]
+    assert fit.estimate(wanted.weights, found.weights, 4 * GIB) == []
+    eight = dataclasses.replace(wanted.weights, dtype="F8_E4M3")
+    assert fit.estimate(eight, found.weights, room) == []
     assert not any("tensor-parallel" in w for w in fit.ways_out(wanted, fit.fit(wanted, 8, GIB), 8))
 
 
@@ -252,3 +258,13 @@ def test_a_configuration_that_is_none_is_refused(text: str) -> None:
 )
 def test_an_architecture_that_is_not_known_has_no_cache(values: dict[str, Any]) -> None:
     assert of_config(json.dumps(values).encode()) is None
+
+
+def test_files_without_a_single_tensor_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    header = b'{"__metadata__":{}}'
+    data = len(header).to_bytes(8, "little") + header
+    (tmp_path / "m" / "model.safetensors").write_bytes(data)
+    with pytest.raises(IntegrityError) as e:
+        see(tmp_path, tmp_path / "m")
+    assert e.value.id == "plan.header" and "names no tensor" in e.value.why

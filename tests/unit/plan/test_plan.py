@@ -35,7 +35,7 @@ version = "1"
 [[wheels]]
 requirements = ["six==1.17.0"]
 [serve]
-engine = "vllm"
+engine = "{engine}"
 name = "llama"
 max-model-len = 32768
 gpu-memory = "0.90"
@@ -64,11 +64,12 @@ def plan(
     *,
     target: str = CUDA,
     gpus: int = 1,
+    engine: str = "vllm",
     text: bool = False,
 ) -> tuple[int, Any, str]:
     """Exit code, what was printed, stderr; the whole command as a person runs it."""
     path = folder / "m.toml"
-    path.write_text(TOML.format(target=target, model=source, gpus=gpus))
+    path.write_text(TOML.format(target=target, model=source, gpus=gpus, engine=engine))
     argv = [sys.executable, "-m", "bundler", "--home", str(folder / "home")]
     argv += ([] if text else ["--json"]) + ["plan", str(path)]
     if facts is not None:
@@ -155,7 +156,8 @@ def test_on_a_cpu_the_hosts_own_memory_counts(tmp_path: Path, model: Path) -> No
 def test_hostile_facts_are_refused(tmp_path: Path, model: Path) -> None:
     (tmp_path / "host.json").write_bytes(b'{"schema":"sealift.facts/1","__proto__":{}}\n')
     path = tmp_path / "m.toml"
-    path.write_text(TOML.format(target='facts = "host.json"', model=f'path = "{model}"', gpus=1))
+    words = {"target": 'facts = "host.json"', "model": f'path = "{model}"', "gpus": 1}
+    path.write_text(TOML.format(engine="vllm", **words))
     argv = [sys.executable, "-m", "bundler", "--home", str(tmp_path / "home"), "plan", str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "facts.invalid" in done.stderr
