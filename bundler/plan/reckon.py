@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from airgap.errors import SourceError
 from airgap.events import Sink, silent
-from airgap.format.artifacts import LockedArtifact
 from airgap.format.facts import Facts
-from airgap.format.request import Request, WheelsRequest
+from airgap.format.request import Request
 from airgap.store import Store
-from bundler.fetch.wheels import lock_wheels
-from bundler.plan import files, image, memory, sizes, suits, variants
+from bundler.plan import files, image, memory, sizes, suits, variants, wheels
 from bundler.plan.image import LookedImage
 from bundler.plan.judgement import Judgement
 from bundler.plan.memory import Memory, Place
@@ -77,7 +74,7 @@ def reckon(
     looked = {m.name: look(m, base, store, sink) for m in request.model}
     parts = [found.part for found in looked.values()]
     parts += [tree(a, base, store, sink)[0] for a in request.adapter]
-    parts += [_wheels(w, request, base, workspace, sink) for w in request.wheels]
+    parts += [wheels.look(w, request.target, base, workspace, sink) for w in request.wheels]
     containers = [image.look(i, store, sink) for i in request.image]
     parts += [seen.part for seen in containers]
     parts += files.look(request.file, store)
@@ -102,24 +99,6 @@ def _judged(
     for seen in containers:
         out += image.judge(request, seen, facts)
     return out
-
-
-def _wheels(
-    wheels: WheelsRequest, request: Request, base: Path, home: Workspace, sink: Sink
-) -> Part:
-    try:
-        locked = lock_wheels(wheels, request.target, base, home, sink)
-    except SourceError as e:
-        if e.id != "source.unreachable":
-            raise
-        return Part(wheels.name, "wheels", "indexes", 0, 0, 0, 1, f"unknown: {e.why[:200]}")
-    return _locked(locked, ", ".join(wheels.requirements) or str(wheels.pylock), home.store)
-
-
-def _locked(artifact: LockedArtifact, source: str, store: Store) -> Part:
-    total = sum(f.size for f in artifact.files)
-    here = sum(f.size for f in artifact.files if store.has(f.sha256, f.size))
-    return Part(artifact.name, artifact.kind, source, len(artifact.files), total, here)
 
 
 def _memory(request: Request, looked: dict[str, Looked], facts: Facts | None) -> Memory | None:
