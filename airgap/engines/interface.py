@@ -105,6 +105,12 @@ class Engine(Protocol):
         /proc/cpuinfo spells it; it ends with an illegal instruction where one is lacking."""
         ...
 
+    def refuses(self, quantised: str, capability: int | None) -> str:
+        """Why it does not serve weights quantised so (as `config.json` names it:
+        `compressed-tensors:int-quantized`) there; empty where it does. `capability`: of the weakest
+        GPU in tenths, None on a CPU."""
+        ...
+
     def gives_template(self, serve: Serve) -> bool:
         """Whether it is started with the approved chat template, and does not choose by itself."""
         ...

@@ -49,6 +49,10 @@ class LlamaCpp:
         """None for all: its builds differ, and some carry code for each kind of processor."""
         return ()
 
+    def refuses(self, quantised: str, capability: int | None) -> str:  # noqa: ARG002
+        """Nothing: it computes with every kind of GGUF, with or without a GPU."""
+        return ""
+
     def gives_template(self, serve: Serve) -> bool:  # noqa: ARG002
         """It reads the one within the GGUF file."""
         return False

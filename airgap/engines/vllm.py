@@ -6,7 +6,7 @@ import os
 import re
 
 from airgap import environment, limits
-from airgap.engines import vllm_messages
+from airgap.engines import vllm_messages, vllm_quantised
 from airgap.engines.interface import LaunchPlan, Meaning, Place, SystemLibrary
 from airgap.errors import HostError
 from airgap.format.artifact_rules import wheel_name_version
@@ -55,6 +55,10 @@ class Vllm:
     def cpu_features(self, accelerator: str, machine: str) -> tuple[str, ...]:
         """Of its builds for x86-64 CPUs the least is for AVX2 (read in vLLM 0.32)."""
         return ("avx2",) if (accelerator, machine) == ("cpu", "x86_64") else ()
+
+    def refuses(self, quantised: str, capability: int | None) -> str:
+        """By its own table of methods."""
+        return vllm_quantised.refusal(quantised, capability)
 
     def gives_template(self, serve: Serve) -> bool:
         """Mistral's own tokenizer writes the prompt itself and takes no template."""

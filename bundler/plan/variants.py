@@ -163,7 +163,7 @@ def _look(search: _Search, one: Listed) -> Variant | Left:
         return _look_gguf(search, one)
     request = ModelRequest(repo=one.repo)
     model = look(request, search.base, search.store, silent, Allowance(_HEADER_BYTES))
-    why = quantised.refusal(model.quantised, search.capability)
+    why = engines.named(search.serve.engine).refuses(model.quantised, search.capability)
     if why or model.format != "safetensors" or model.revision is None:
         return Left(one.repo, why or "its weights are no safetensors")
     found = memory.reckon(search.serve, model, search.place)

@@ -42,6 +42,9 @@ class Third:
     def cpu_features(self, accelerator: str, machine: str) -> tuple[str, ...]:
         return ("amx_tile",) if (accelerator, machine) == ("cpu", "x86_64") else ()
 
+    def refuses(self, quantised: str, capability: int | None) -> str:
+        return f"no {quantised}" if capability is None else ""
+
     def gives_template(self, serve: Serve) -> bool:
         return serve.enforce_eager
 
