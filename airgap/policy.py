@@ -19,6 +19,9 @@ from airgap.format.policy import STRICT, Policy
 from airgap.format.types import SEVERITIES
 
 DAY_SECONDS = 86_400
+# Findings by which keys vouch for an image; `details` are the keys' fingerprints.
+_SIGNED = "image.signed"
+_ATTESTED = "image.attested"
 
 
 @dataclass(frozen=True)
@@ -132,11 +135,11 @@ def _judge_images(policy: Policy, manifest: Manifest, findings: Findings) -> lis
     asked = f"any of the {len(trusted)} keys asked for"
     out = []
     for image in (a for a in manifest.artifacts if isinstance(a, Image)):
-        if not _vouched(image, findings, "image.signed") & trusted:
+        if not _vouched(image, findings, _SIGNED) & trusted:
             text = f"image {image.name} is not signed by {asked}"
             out.append(Problem("policy.image-unsigned", text))
         for predicate in policy.image_attestations or ():
-            if not _vouched(image, findings, "image.attested", predicate) & trusted:
+            if not _vouched(image, findings, _ATTESTED, predicate) & trusted:
                 text = f"image {image.name} has no attestation {predicate} signed by {asked}"
                 out.append(Problem("policy.image-unattested", text))
     return out

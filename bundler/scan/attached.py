@@ -178,7 +178,7 @@ def _vouched(own: Subject, about: Sequence[str], said: _Said, known: int) -> lis
         out.append(finding(NAME, own, "image.signed", "info", text, tuple(sorted(signed))))
     for predicate in said.predicates(about):
         by = said.keys(about, predicate)
-        text = f"{predicate} attested by {_of(by, known)}, in {_in(said.places(about, predicate))}"
+        text = f"attested by {_of(by, known)}, in {_in(said.places(about, predicate))}"
         details = tuple(sorted(by))
         out.append(finding(NAME, own, "image.attested", "info", text, details, predicate))
     return out

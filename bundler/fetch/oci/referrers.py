@@ -77,7 +77,7 @@ def _take(
     carried: tuple[str, ...] = CARRIED,
 ) -> None:
     """Put what speaks about `subject` into `found`."""
-    for document in _documents(registry, subject, suffixes):
+    for document in _documents(registry, subject, suffixes, sink):
         referrer = _read(document, subject, registry, sink, carried)
         if referrer is not None:
             found[document.sha256] = referrer
@@ -85,15 +85,22 @@ def _take(
         raise _too_much(registry, f"there are more than {MAX_REFERRERS}")
 
 
-def _documents(registry: Registry, subject: str, suffixes: tuple[str, ...]) -> Iterator[Document]:
+def _documents(
+    registry: Registry, subject: str, suffixes: tuple[str, ...], sink: Sink
+) -> Iterator[Document]:
     listed = registry.referrers(subject)
     if listed is None:
         tagged = registry.find_manifest(f"sha256-{subject}")
         if tagged is not None and tagged.media_type in oci.INDEX_TYPES:
             listed = oci.read_index(tagged.data)
+    # One more than is taken, so that too many of a kind that is carried are told apart from many.
     for entry in (listed or ())[: MAX_REFERRERS + 1]:
         if entry.descriptor.media_type in oci.MANIFEST_TYPES:
             yield registry.manifest(f"sha256:{entry.descriptor.sha256}")
+    unread = len((listed or ())[MAX_REFERRERS + 1 :])
+    if unread:
+        text = f"{unread} more beside {registry.reference.text}, which were not looked at"
+        sink(Line("leave out", text[:300]))
     for suffix in suffixes:
         tagged = registry.find_manifest(f"sha256-{subject}{suffix}")
         if tagged is not None:
