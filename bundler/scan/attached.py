@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from airgap.errors import FormatError
 from airgap.format import oci
 from airgap.format.evidence import Finding
+from bundler.attachments import SBOMS, SIMPLE_SIGNING, STATEMENT
 from bundler.scan import attestations, bounds, signatures, strictjson
 from bundler.scan.attestations import Attested, Unproven
 from bundler.scan.image_keys import Key
@@ -22,14 +23,6 @@ from bundler.scan.report import Fault, finding, shown
 
 NAME = "image"
 FOLDER = "referrers"
-STATEMENT = "application/vnd.in-toto+json"
-# Bills of materials that stand by themselves, by the media type of their layer.
-SBOMS = frozenset(
-    (
-        *("application/vnd.cyclonedx+json", "application/spdx+json"),
-        *("text/spdx+json", "text/spdx"),
-    )
-)
 # cosign notes in the open what an attestation is about; what is signed counts.
 _LABEL = "predicateType"
 # Simple signing knows no predicate: a signature is one of the image itself.
@@ -136,7 +129,7 @@ def _hear(
 ) -> list[Finding]:
     """Note what a layer says and who says so; findings where that is nothing."""
     kind = one.manifest.layers[number].media_type
-    if kind == signatures.SIMPLE_SIGNING:
+    if kind == SIMPLE_SIGNING:
         signature = one.manifest.layer_annotation(number, signatures.SIGNATURE) or ""
         if subject.size <= bounds.MAX_SIGNATURE_BYTES:
             digest, by = signatures.read(_bytes(subject), signature, keys)

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bundler.attachments import DSSE_ENVELOPE, SIGSTORE_BUNDLE
 from bundler.scan import dsse, strictjson
 from bundler.scan.image_keys import Key, signers
 from bundler.scan.report import shown
 
-DSSE_ENVELOPE = "application/vnd.dsse.envelope.v1+json"
-SIGSTORE_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 KINDS = (DSSE_ENVELOPE, SIGSTORE_BUNDLE)
 _IN_TOTO = "application/vnd.in-toto+json"
 _STATEMENTS = ("https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1")

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from bundler.scan import strictjson
 from bundler.scan.image_keys import Key, signers
 
-SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 # The layer's annotation that holds the signature over the layer's bytes.
 SIGNATURE = "dev.cosignproject.cosign/signature"
 # What `cosign sign` states in a bundle. Other statements (a failed scan, say) approve nothing.

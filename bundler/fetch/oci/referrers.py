@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from airgap.errors import FormatError, IntegrityError
 from airgap.events import Line, Sink
 from airgap.format import oci
+from bundler.attachments import CARRIED, SBOMS, SIGNATURES
 from bundler.fetch.oci.registry import Document, Registry
 
 # Of one image: a signature of each of some publishers, attestations of a build, two SBOMs and their
@@ -22,24 +23,6 @@ MAX_REFERRERS = 64
 # A large SBOM has 100 MB.
 MAX_REFERRER_BYTES = 512 * 1024 * 1024
 _COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
-_SIGNATURES = (
-    "application/vnd.dev.cosign.simplesigning.v1+json",
-    "application/vnd.dev.sigstore.bundle.v0.3+json",
-)
-_SBOMS = (
-    "application/vnd.cyclonedx+json",
-    "application/spdx+json",
-    "text/spdx+json",
-    "text/spdx",
-)
-# What is carried, by the media type of the layers. Other things that people attach are left.
-CARRIED = (
-    *_SIGNATURES,
-    *_SBOMS,
-    "application/vnd.dsse.envelope.v1+json",
-    "application/vnd.in-toto+json",
-    "application/jose+json",
-)
 
 
 @dataclass(frozen=True)
@@ -59,8 +42,8 @@ def find(registry: Registry, subjects: tuple[str, ...], sink: Sink) -> tuple[Ref
     found: dict[str, Referrer] = {}
     for subject in subjects:
         _take(found, registry, subject, sink)
-    for sbom in [d for d, r in found.items() if _kinds(r.manifest) & set(_SBOMS)]:
-        _take(found, registry, sbom, sink, suffixes=(".sig",), carried=_SIGNATURES)
+    for sbom in [d for d, r in found.items() if _kinds(r.manifest) & set(SBOMS)]:
+        _take(found, registry, sbom, sink, suffixes=(".sig",), carried=SIGNATURES)
     total = sum(d.size for r in found.values() for d in (r.manifest.config, *r.manifest.layers))
     if total > MAX_REFERRER_BYTES:
         raise _too_much(registry, f"they have {total:,} bytes, {MAX_REFERRER_BYTES:,} are allowed")
