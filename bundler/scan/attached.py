@@ -116,7 +116,7 @@ def _attachment(digest: str, files: Mapping[str, Subject]) -> _Attachment:
     manifest = oci.read_manifest(data, oci.media_type_of(data, "", default=oci.OCI_MANIFEST))
     layers = [f"layers/{i:03}" for i in range(len(manifest.layers))]
     wanted = dict(zip(layers, manifest.layers, strict=True)) | {"config.json": manifest.config}
-    for path in wanted.keys() | files.keys() - {"manifest.json"}:
+    for path in sorted(wanted.keys() | files.keys() - {"manifest.json"}):
         told, found = wanted.get(path), files.get(path)
         if told is None or found is None or (found.sha256, found.size) != (told.sha256, told.size):
             raise Fault("image.referrer", f"{shown(path)} is not what the manifest names")

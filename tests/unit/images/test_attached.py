@@ -427,3 +427,26 @@ def test_attestation_with_other_bytes_in_the_store_covers_nothing(
     found, coverage = look(workspace, image, pem(KEY))
     assert {c.verdict for c in coverage.files} == {"not-covered"}
     assert of(found, "image.attested") == []
+
+
+def test_manifest_with_other_bytes_in_the_store_covers_nothing(
+    workspace: Workspace, faulty: Faulty
+) -> None:
+    """The same JSON in other bytes: the image's own, its index, its configuration, a referrer's."""
+    made = faulty.made
+    own = made.image(TAR)
+    top = made.index({"linux/amd64": own}, tag="1")
+    beside_it = made.manifest(sign(made, top), f"sha256-{top}.sig")
+    image = pull(workspace, faulty.host)
+    files = {str(f.path): f.sha256 for f in image.files}
+    names = ("manifest.json", "index.json", "config.json", f"referrers/{beside_it}/manifest.json")
+    for name in names:
+        place = workspace.store.blob_path(files[name])
+        right = place.read_bytes()
+        place.chmod(0o600)
+        place.write_bytes(right.replace(b" ", b"\n", 1))
+        found, coverage = look(workspace, image, pem(KEY))
+        assert {c.verdict for c in coverage.files} == {"not-covered"}, name
+        assert of(found, "image.signed") == []
+        place.write_bytes(right)
+    assert of(look(workspace, image, pem(KEY))[0], "image.signed")
