@@ -19,6 +19,9 @@ from airgap.format.policy import STRICT, Policy
 from airgap.format.types import SEVERITIES
 
 DAY_SECONDS = 86_400
+# Findings by which keys vouch for an image; `details` are the keys' fingerprints.
+_SIGNED = "image.signed"
+_ATTESTED = "image.attested"
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def judge_evidence(
         if _severe(policy, f) and not _excused(policy, manifest, f, now):
             text = f"{f.severity} {f.id} in {f.artifact}/{f.path}: {f.message}"
             out.append(Problem("policy.finding", text))
-    out += _judge_signatures(policy, manifest, findings)
+    out += _judge_images(policy, manifest, findings)
     # Of two lines for one file the worse one counts: `not-covered` sorts last.
     lines = sorted(coverage.files, key=lambda c: c.verdict)
     scanned = {(c.artifact, c.path, c.sha256): c for c in lines}
@@ -123,23 +126,34 @@ def judge_evidence(
     return tuple(out)
 
 
-def _judge_signatures(policy: Policy, manifest: Manifest, findings: Findings) -> list[Problem]:
-    """Each image is signed by one of the policy's keys: the evidence says by which it is."""
+def _judge_images(policy: Policy, manifest: Manifest, findings: Findings) -> list[Problem]:
+    """One of the policy's keys signed each image, and attests of it each thing that the policy
+    asks for: the evidence says which keys did."""
     if not policy.image_keys:
         return []
     trusted = {_fingerprint(pem) for pem in policy.image_keys}
+    asked = f"any of the {len(trusted)} keys asked for"
     out = []
     for image in (a for a in manifest.artifacts if isinstance(a, Image)):
-        by = {
-            key
-            for f in findings.findings
-            if (f.id, f.artifact, f.sha256) == ("image.signed", image.name, image.digest)
-            for key in f.details
-        }
-        if not by & trusted:
-            text = f"image {image.name} is not signed by any of the {len(trusted)} keys asked for"
+        if not _vouched(image, findings, _SIGNED) & trusted:
+            text = f"image {image.name} is not signed by {asked}"
             out.append(Problem("policy.image-unsigned", text))
+        for predicate in policy.image_attestations or ():
+            if not _vouched(image, findings, _ATTESTED, predicate) & trusted:
+                text = f"image {image.name} has no attestation {predicate} signed by {asked}"
+                out.append(Problem("policy.image-unattested", text))
     return out
+
+
+def _vouched(image: Image, findings: Findings, id: str, predicate: str | None = None) -> set[str]:
+    """Fingerprints of the keys that vouch for the image in that way."""
+    return {
+        key
+        for f in findings.findings
+        if (f.id, f.artifact, f.sha256) == (id, image.name, image.digest)
+        and f.predicate == predicate
+        for key in f.details
+    }
 
 
 def _fingerprint(pem: str) -> str:

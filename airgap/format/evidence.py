@@ -9,14 +9,15 @@ from typing import Annotated
 from airgap.errors import FormatError
 from airgap.format.codec import Document
 from airgap.format.rules import Choice, Text
-from airgap.format.types import Line, Name, Prose, Severity, Sha256, Token
+from airgap.format.types import Line, Name, PredicateType, Prose, Severity, Sha256, Token
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding(Document):
     """What one scanner says about one file's bytes. `id` is stable, e.g. `pickle.present`.
 
-    `details` are the SHA-256 of what was found inside (`.pth` files), for policy to list.
+    `details` are the SHA-256 of what was found inside (`.pth` files), for policy to list, or of the
+    keys that vouch for the file. `predicate`: the in-toto predicate type of what they attest of it.
     """
 
     id: Token
@@ -27,6 +28,7 @@ class Finding(Document):
     sha256: Sha256
     message: Prose
     details: tuple[Sha256, ...] = ()
+    predicate: PredicateType | None = None
 
 
 # The longest template in use has some 17,000 characters.

@@ -48,6 +48,9 @@ Seconds = Annotated[int, Range(0, 253_402_300_799)]  # up to 9999-12-31, as UTC 
 FileSize = Annotated[int, Range(0, limits.MAX_FILE_BYTES)]
 Release = Annotated[int, Range(0, 2**31 - 1)]
 Port = Annotated[int, Range(1, 65535)]
+# What an in-toto statement says of its subject, by the name of its form; some makers leave the
+# scheme out, so any visible ASCII without spaces will do.
+PredicateType = Annotated[str, Text(r"[!-~]{1,256}", 256, "such as https://slsa.dev/provenance/v1")]
 MediaType = Annotated[str, Text(r"[a-z]+/[a-z0-9][a-z0-9.+-]{0,126}", 128, "a media type")]
 OciPlatform = Annotated[str, Text(r"linux/[a-z0-9]+(/v[0-9])?", 32, "such as linux/amd64")]
 Severity = Annotated[str, Choice(("info", "low", "medium", "high", "critical"))]

@@ -107,5 +107,7 @@ LAYER_RATIO_FLOOR_BYTES = 256 * MIB
 MAX_TAR_HEADER_BYTES = 1 * MIB
 # zstd -19 --long=27; what needs more memory than this is refused by the engines too.
 MAX_ZSTD_WINDOW_BYTES = 128 * MIB
-# Signature payloads and their like are read whole.
+# Signature payloads, manifests and configurations are read whole.
 MAX_SIGNATURE_BYTES = 16 * MIB
+# Signatures of one envelope: cosign writes one; each is tried with each key of the policy.
+MAX_ENVELOPE_SIGNATURES = 16

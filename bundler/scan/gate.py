@@ -135,7 +135,7 @@ def scan(
     image_keys: Sequence[str] = (),
     ahead: Ahead | None = None,
 ) -> tuple[Findings, Coverage]:
-    """Look at all files with all scanners; say which images one of `image_keys` signed.
+    """Look at all files with all scanners; say which images `image_keys` signed or attest.
 
     A file is covered only when the scanners fit for its content read it. A scanner that fails
     covers nothing of that artifact, hides no finding of another, and raises nothing. `ahead`: files
@@ -237,8 +237,9 @@ def _findings(subjects: Sequence[Subject], outcomes: Sequence[_Outcome]) -> list
     return out
 
 
-def _worst_first(f: Finding) -> tuple[int, str, str, str, tuple[str, ...]]:
-    return -SEVERITIES.index(f.severity), f.id, f.scanner, f.message, f.details
+def _worst_first(f: Finding) -> tuple[int, str, str, str, str, tuple[str, ...]]:
+    severity = -SEVERITIES.index(f.severity)
+    return severity, f.id, f.scanner, f.predicate or "", f.message, f.details
 
 
 def _bounded(subject: Subject, found: list[Finding]) -> list[Finding]:

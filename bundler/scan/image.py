@@ -17,30 +17,30 @@ from typing import Any
 from airgap.errors import FormatError
 from airgap.format import oci
 from airgap.format.evidence import Finding
-from bundler.scan import bounds, layers, signatures, strictjson
+from bundler.scan import attached, bounds, layers
 from bundler.scan.ahead import Ahead
+from bundler.scan.image_keys import load_keys
 from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unheard
 from bundler.scan.memory import Task, proven
 from bundler.scan.report import Fault, finding, shown
 
 NAME = "image"
-_REFERRERS = "referrers"
 _SHOWN_FILES = 8
 
 
 class ImageScanner:
-    """Reads every file of an image artifact. `keys`: PEM public keys whose signatures it tells;
+    """Reads every file of an image artifact. `keys`: PEM public keys; it tells what they signed;
     UsageError `policy.image-key` for one that is none."""
 
     name = NAME
 
     def __init__(self, keys: Sequence[str] = (), ahead: Ahead | None = None) -> None:
-        self._keys = signatures.load_keys(keys)
+        self._keys = load_keys(keys)
         self._ahead = ahead or Ahead()
 
     def version(self) -> str:
         """The check is ours; its number goes up when it refuses more or less."""
-        return "image-check 1"
+        return "image-check 2"
 
     def scan(self, artifact: Sequence[Subject], on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up every file of an image artifact; layers tell of their bytes."""
@@ -62,7 +62,7 @@ class ImageScanner:
         text = f"runs {shown(' '.join(config.command))} as user {shown(config.user or 'root')}"
         result.findings.append(finding(NAME, own, "image.runs", "info", text))
         self._layers(manifest, config, by_path, result, on_bytes)
-        self._referrers(own, by_path, result)
+        self._attached(by_path, result)
         return result
 
     def _layers(
@@ -94,24 +94,13 @@ class ImageScanner:
         found = self._ahead.result(task(subject.sha256, subject.file, packing))
         return _judge(subject, found, diff_id)
 
-    def _referrers(self, own: Subject, by_path: Mapping[str, Subject], result: ScanResult) -> None:
-        """Signatures and attestations: sound, and whose they are."""
-        about = [own.sha256, *(s.sha256 for p, s in by_path.items() if p == "index.json")]
-        signed: set[str] = set()
-        for folder in sorted({_folder(s.path) for s in by_path.values()} - {""}):
-            files = {p: s for p, s in by_path.items() if _folder(s.path) == folder}
-            try:
-                manifest = _referrer(folder, files)
-            except (Fault, FormatError) as e:
-                _refuse(result, files.values(), next(iter(files.values())), e)
-                continue
-            blobs = {s.sha256: s.file.read_bytes() for s in _readable(manifest, files.values())}
-            signed |= set(signatures.signers(manifest, blobs, about, self._keys))
-            result.covered |= {s.path for s in files.values()}
-        if signed:
-            text = f"signed by {len(signed)} of the {len(self._keys)} keys that the policy names"
-            details = tuple(sorted(signed))
-            result.findings.append(finding(NAME, own, "image.signed", "info", text, details))
+    def _attached(self, by_path: Mapping[str, Subject], result: ScanResult) -> None:
+        """Signatures, attestations, bills of materials: sound, and whose word they are."""
+        image = [by_path[p] for p in ("manifest.json", "index.json") if p in by_path]
+        found = attached.scan(image, [s for s in by_path.values() if _beside(s.path)], self._keys)
+        result.findings += found.findings
+        result.covered |= found.covered
+        result.unscanned += found.unscanned
 
 
 def _manifest(own: Subject | None) -> oci.Manifest:
@@ -131,7 +120,7 @@ def _agreed(manifest: oci.Manifest, by_path: Mapping[str, Subject]) -> oci.Confi
         found = by_path.get(path)
         if found is None or (found.sha256, found.size) != (told.sha256, told.size):
             raise Fault("image.manifest", f"{path} is not the blob that the manifest names")
-    extra = {p for p in by_path if _folder(PurePosixPath(p)) == ""} - wanted.keys()
+    extra = {p for p in by_path if not _beside(PurePosixPath(p))} - wanted.keys()
     if extra - {"manifest.json", "index.json"}:
         raise Fault("image.manifest", f"{shown(min(extra))} belongs to no image")
     config = oci.read_config(_read(by_path["config.json"]))
@@ -206,54 +195,19 @@ def _judge(subject: Subject, found: layers.Layer | Fault, diff_id: str) -> list[
     return [finding(NAME, subject, id, severity, message) for id, severity, message in hits]
 
 
-def _referrer(folder: str, files: Mapping[str, Subject]) -> oci.Manifest:
-    """The manifest of one of them; every file is one that it names, and reads as what it is."""
-    own = files.get(f"{_REFERRERS}/{folder}/manifest.json")
-    if own is None or own.sha256 != folder:
-        raise Fault("image.referrer", f"{shown(folder)} is not the digest of its manifest")
-    data = _read(own)
-    manifest = oci.read_manifest(data, oci.media_type_of(data, "", default=oci.OCI_MANIFEST))
-    named = {d.sha256 for d in (manifest.config, *manifest.layers)}
-    for path, subject in files.items():
-        if subject is own:
-            continue
-        if subject.sha256 not in named:
-            raise Fault("image.referrer", f"{shown(path)} is named by no manifest")
-        _check_text(subject)
-    return manifest
-
-
-def _readable(manifest: oci.Manifest, files: Iterable[Subject]) -> list[Subject]:
-    """Those that may be signatures and are small enough to be one."""
-    kinds = {d.sha256: d.media_type for d in manifest.layers}
-    small = [s for s in files if s.size <= bounds.MAX_SIGNATURE_BYTES]
-    return [s for s in small if kinds.get(s.sha256) in signatures.KINDS]
-
-
-def _check_text(subject: Subject) -> None:
-    """JSON, or an SPDX document in its text form."""
-    if subject.kind not in ("json", "text", "empty"):
-        raise Fault("image.referrer", f"it is {subject.kind}, not JSON or text")
-    if subject.kind == "json":
-        try:
-            strictjson.read(subject.file)
-        except strictjson.Malformed as e:
-            raise Fault("image.referrer", f"it is no strict JSON: {e}") from e
-
-
 def _read(subject: Subject) -> bytes:
     if subject.size > bounds.MAX_SIGNATURE_BYTES:
         raise Fault("image.manifest", f"{shown(subject.path)} has {subject.size} bytes")
-    return subject.file.read_bytes()
+    return proven(subject.file, subject.sha256, subject.file.read_bytes())
 
 
 def _layer_path(number: int) -> str:
     return f"layers/{number:03}"
 
 
-def _folder(path: PurePosixPath) -> str:
-    """The referrer that a file belongs to; empty for the image's own."""
-    return path.parts[1] if path.parts[0] == _REFERRERS and len(path.parts) > 2 else ""
+def _beside(path: PurePosixPath) -> bool:
+    """Whether a file is one of a referrer's; the others are the image's own."""
+    return path.parts[0] == attached.FOLDER and len(path.parts) > 2
 
 
 def _refuse(

@@ -38,6 +38,7 @@ def finding(
     severity: str,
     message: str,
     details: tuple[str, ...] = (),
+    predicate: str | None = None,
 ) -> Finding:
     """A finding about `subject`. `message` is cut to a length that a report can show."""
     return Finding(
@@ -49,4 +50,5 @@ def finding(
         sha256=subject.sha256,
         message=message[:_MESSAGE_CHARS],
         details=details,
+        predicate=predicate,
     )

@@ -20,7 +20,7 @@ from airgap.format.artifacts import Adapter, LockedFile, LockedModel, LockedWhee
 from airgap.format.evidence import ChatTemplate, Coverage, Covered, Finding, Findings
 from airgap.format.lock import Lock
 from airgap.format.manifest import Evidence, Manifest
-from airgap.format.policy import STRICT
+from airgap.format.policy import STRICT, Policy
 from airgap.format.types import Check, FileEntry, Gateway, Serve, Target, Waiver
 from bundler.evidence import report
 from bundler.evidence.bom import make_bom
@@ -272,6 +272,28 @@ def test_findings_stand_worst_first_and_the_verdict_says_why() -> None:
     table = text[text.index("Findings: 2") :]
     assert table.index("b.worst") < table.index("a.low")
     assert "refuses this bundle: 1 reason" in text
+
+
+def test_what_is_attested_is_shown_as_it_is_judged_with_the_keys() -> None:
+    """The predicate that the policy asks for, not the words of the message."""
+    keys = (sha("key one"), sha("key two"))
+    one = dataclasses.replace(
+        finding(id="image.attested", severity="info", message="attested"),
+        details=keys,
+        predicate="https://example.org/<b>scan</b>",
+    )
+    text = page(findings=Findings(tools=("s 1",), findings=(one,)))
+    assert "attests <code>https://example.org/&lt;b&gt;scan&lt;/b&gt;</code>" in text
+    assert all(k in text for k in keys)
+    assert "attests" not in page(findings=Findings(tools=("s 1",), findings=(finding(),)))
+
+
+def test_the_report_says_what_the_policy_asks_of_images() -> None:
+    asked = Policy(image_keys=("PEM",), image_attestations=("https://slsa.dev/provenance/v1",))
+    text = render(MANIFEST, DIGEST, CLEAN, COVERED, asked).decode("utf-8")
+    assert "each signed by a key that the policy names, of which there are 1" in text
+    assert "<code>https://slsa.dev/provenance/v1</code>" in text
+    assert "<dt>Images</dt>" not in page()
 
 
 def test_a_file_that_nobody_scanned_is_listed() -> None:

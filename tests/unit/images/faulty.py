@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from airgap.format import oci
@@ -106,6 +108,16 @@ def answer(
         handler.wfile.write(data)
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that hang up: the tests make them do so."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextlib.contextmanager
 def serving(registry: Faulty) -> Iterator[Faulty]:
     class Handler(BaseHTTPRequestHandler):
@@ -127,7 +139,7 @@ def serving(registry: Faulty) -> Iterator[Faulty]:
         def log_message(self, *args: object) -> None:
             return None
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = Server(("127.0.0.1", 0), Handler)
     registry.port = http.server_address[1]
     registry.realm = registry.realm or f"http://{registry.host}/token"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})

@@ -2,130 +2,35 @@
 
 from __future__ import annotations
 
-import base64
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import PurePosixPath
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from airgap.errors import SealiftError, UsageError
-from airgap.events import Event, Line, silent
+from airgap.events import Event, Line
 from airgap.format import oci
-from airgap.format.artifacts import Image, LockedImage
-from airgap.format.evidence import Coverage, Findings
-from airgap.format.manifest import Manifest
-from airgap.format.policy import Policy
 from airgap.format.request import ImageRequest
-from airgap.format.types import FileEntry
-from airgap.policy import judge_evidence
-from bundler.fetch import download, images
+from bundler.fetch import images
 from bundler.scan import gate
 from bundler.workspace import Workspace
-from tests.lab import T0, Lab
 from tests.unit.images.faulty import Faulty, answer
 from tests.unit.images.maker import Made, encode, push, tar_of
+from tests.unit.images.signed import (
+    KEY,
+    SIGNED,
+    STRANGER,
+    b64,
+    bundle,
+    listing,
+    look,
+    pem,
+    problems,
+    pull,
+    sign,
+)
 
 TAR = tar_of({"hello": b"hello" * 999})
-SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
-BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-IN_TOTO = "application/vnd.in-toto+json"
-EMPTY = "application/vnd.oci.empty.v1+json"
-KEY = ec.generate_private_key(ec.SECP256R1())
-STRANGER = ec.generate_private_key(ec.SECP256R1())
-
-
-def pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
-
-
-def sign(made: Made, digest: str, key: ec.EllipticCurvePrivateKey = KEY) -> dict[str, Any]:
-    """A manifest as `cosign sign --key` writes it under the tag sha256-HEX.sig."""
-    payload = encode(
-        {
-            "critical": {
-                "identity": {"docker-reference": "registry.example/team/app"},
-                "image": {"docker-manifest-digest": f"sha256:{digest}"},
-                "type": "cosign container image signature",
-            },
-            "optional": None,
-        }
-    )
-    signature = base64.b64encode(key.sign(payload, ec.ECDSA(hashes.SHA256()))).decode()
-    noted = {"dev.cosignproject.cosign/signature": signature}
-    return {
-        "schemaVersion": 2,
-        "mediaType": oci.OCI_MANIFEST,
-        "config": made.descriptor("application/vnd.oci.image.config.v1+json", b"{}"),
-        "layers": [made.descriptor(SIMPLE, payload, annotations=noted)],
-    }
-
-
-def bundle(made: Made, digest: str, predicate: str) -> dict[str, Any]:
-    """A manifest as cosign 3 attaches it: a Sigstore bundle that speaks about `digest`."""
-    statement = {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": "", "digest": {"sha256": digest}}],
-        "predicateType": predicate,
-        "predicate": {},
-    }
-    payload = encode(statement)
-    message = f"DSSEv1 {len(IN_TOTO)} {IN_TOTO} {len(payload)} ".encode() + payload
-    signature = KEY.sign(message, ec.ECDSA(hashes.SHA256()))
-    envelope = {
-        "payload": base64.b64encode(payload).decode(),
-        "payloadType": IN_TOTO,
-        "signatures": [{"sig": base64.b64encode(signature).decode()}],
-    }
-    kind, data = made.manifests[f"sha256:{digest}"]
-    return {
-        "schemaVersion": 2,
-        "mediaType": oci.OCI_MANIFEST,
-        "artifactType": BUNDLE,
-        "config": made.descriptor(EMPTY, b"{}"),
-        "layers": [made.descriptor(BUNDLE, encode({"dsseEnvelope": envelope}))],
-        "subject": {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)},
-    }
-
-
-def pull(workspace: Workspace, host: str) -> LockedImage:
-    request = ImageRequest(reference=f"{host}/team/app:1", platform="linux/amd64")
-    image = images.lock_image(request, workspace.store, silent)
-    download.fetch(images.image_items(image), workspace.store, silent)
-    return image
-
-
-def look(workspace: Workspace, image: LockedImage, *keys: str) -> tuple[Findings, Coverage]:
-    store = workspace.store
-    files = (
-        gate.ScanFile(f.path, f.sha256, f.size, store.blob_path(f.sha256)) for f in image.files
-    )
-    return gate.scan([gate.ScanArtifact("image", "image", tuple(files))], image_keys=keys)
-
-
-def problems(
-    workspace: Workspace, image: LockedImage, found: Findings, coverage: Coverage, *keys: str
-) -> list[str]:
-    """What a host with these keys in its policy says."""
-    files = tuple(
-        FileEntry(path=f.path, sha256=f.sha256, blake3=f.sha256, size=f.size) for f in image.files
-    )
-    one = Image(
-        name="image",
-        reference=image.reference,
-        platform=image.platform,
-        digest=image.digest,
-        media_type=image.media_type,
-        files=files,
-    )
-    manifest = Manifest.from_bytes(Lab(workspace.home / "lab").manifest()[0])
-    manifest = replace(manifest, artifacts=(one,))
-    policy = Policy(image_keys=keys)
-    return [p.id for p in judge_evidence(policy, manifest, found, coverage, T0)]
 
 
 def test_cosign_tag_of_a_real_registry_is_carried_and_believed(
@@ -166,7 +71,7 @@ def test_signature_that_does_not_hold_counts_for_nothing(
     document = sign(faulty.made, about, STRANGER if wrong == "key" else KEY)
     noted = document["layers"][0]["annotations"]
     if wrong == "bytes":
-        noted["dev.cosignproject.cosign/signature"] = base64.b64encode(b"0" * 70).decode()
+        noted["dev.cosignproject.cosign/signature"] = b64(b"0" * 70)
     if wrong == "no base64":
         noted["dev.cosignproject.cosign/signature"] = "!!!"
     faulty.made.manifest(document, f"sha256-{own}.sig")
@@ -178,7 +83,7 @@ def test_signature_that_does_not_hold_counts_for_nothing(
 @pytest.mark.parametrize("by", ["api", "tag", "second page"])
 @pytest.mark.parametrize(
     ("predicate", "believed"),
-    [("https://sigstore.dev/cosign/sign/v1", True), ("https://cosign.sigstore.dev/attest", False)],
+    [(SIGNED, True), ("https://cosign.sigstore.dev/attest", False)],
 )
 def test_sigstore_bundle_is_found_and_only_a_signature_is_one(
     workspace: Workspace, faulty: Faulty, by: str, predicate: str, believed: bool
@@ -186,13 +91,10 @@ def test_sigstore_bundle_is_found_and_only_a_signature_is_one(
     made = faulty.made
     own = made.image(TAR, tag="1")
     attached = made.manifest(bundle(made, own, predicate))
-    kind, data = made.manifests[f"sha256:{attached}"]
-    entry = {"mediaType": kind, "digest": f"sha256:{attached}", "size": len(data)}
-    listing = {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": [entry]}
     if by == "tag":
-        made.manifest(listing, f"sha256-{own}")
+        made.manifest(listing(made, attached), f"sha256-{own}")
     else:
-        faulty.referrers[own] = encode(listing)
+        faulty.referrers[own] = encode(listing(made, attached))
     if by == "second page":
         faulty.faults[f"/referrers/sha256:{own}"] = [first_page]
     image = pull(workspace, faulty.host)
@@ -214,7 +116,7 @@ def test_attachment_about_another_image_is_refused(workspace: Workspace, faulty:
     made = faulty.made
     own = made.image(TAR, tag="1")
     other = made.image(tar_of({"x": b"y"}))
-    made.manifest(bundle(made, other, "https://sigstore.dev/cosign/sign/v1"), f"sha256-{own}.att")
+    made.manifest(bundle(made, other, SIGNED), f"sha256-{own}.att")
     with pytest.raises(SealiftError) as e:
         pull(workspace, faulty.host)
     assert (e.value.id, e.value.exit_code) == ("source.image", 3)

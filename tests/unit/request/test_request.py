@@ -147,6 +147,16 @@ def test_a_policy_with_a_typo_is_refused_and_names_the_line(tmp_path: Path) -> N
     assert "'min-approvals'" in caught.value.why
 
 
+def test_a_policy_that_asks_for_attestations_by_no_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text('name = "x"\nimage-attestations = ["https://slsa.dev/provenance/v1"]\n')
+    with pytest.raises(UsageError) as caught:
+        policy_compile.compile_policy(path)
+    assert caught.value.id == "policy.invalid"
+    assert "line 2" in caught.value.what
+    assert "image-keys" in caught.value.why
+
+
 def test_locate_follows_tables_in_lists() -> None:
     assert toml_document.locate(GOOD, "serve.check[1].prompt") == line_of(GOOD, "3+3?")
     assert toml_document.locate(GOOD, "nothing.here") is None
