@@ -12,12 +12,10 @@ from airgap.engines.registry import engine_for
 from airgap.errors import DiskError, HostError, IntegrityError, PolicyError
 from airgap.events import Line, Sink, Warn
 from airgap.format.artifacts import Wheels
-from airgap.format.facts import CDI_SINCE
 from airgap.format.manifest import Manifest
-from airgap.host import fit, front, hardware, probe, system, venv
+from airgap.host import containers_fit, fit, front, hardware, probe, system, venv
 from airgap.host.deployment import read_record
 from airgap.host.fit import Problem
-from airgap.host.images import tool
 from airgap.host.inspect import clock
 from airgap.host.paths import HostPaths
 from airgap.store import Store
@@ -162,8 +160,7 @@ def find_problems(paths: HostPaths, manifest: Manifest, wanted: Needs) -> Iterat
         return
     yield from _engine(manifest)
     if serve.runtime == "image":
-        yield from _containers()
-        yield from _gpu_device(manifest)
+        yield from containers_fit.problems(manifest)
     if serve.runtime == "venv" or serve.gateway is not None:
         yield from fit.python(manifest)
         yield from fit.platform(manifest)
@@ -196,46 +193,6 @@ def _network(paths: HostPaths) -> Iterator[Problem]:
             "take the route and the name server out of its configuration, or install a policy "
             "without refuse-network",
         )
-
-
-def _containers() -> Iterator[Problem]:
-    names = {r.name for r in system.runtimes()}
-    if not names & {"podman", "docker"}:
-        yield Problem(
-            "container engine",
-            "the bundle runs as an image, and neither podman nor docker is here",
-            "install podman from this host's own package source, or bring a bundle whose "
-            "serve.runtime is venv",
-        )
-
-
-def _gpu_device(manifest: Manifest) -> Iterator[Problem]:
-    """A container is given GPUs by the Container Device Interface alone."""
-    if not manifest.target.accelerator.startswith("cuda"):
-        return
-    yield from _too_old_for_cdi()
-    if not system.has_cdi():
-        yield Problem(
-            "CDI",
-            "the bundle runs as an image on a GPU, and no file in /etc/cdi or /var/run/cdi "
-            "describes nvidia.com/gpu",
-            "install nvidia-container-toolkit from this host's own package source, then "
-            "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
-        )
-
-
-def _too_old_for_cdi() -> Iterator[Problem]:
-    """Of the engines only the one that would be taken: podman before docker."""
-    here = {r.name: r.version for r in system.runtimes()}
-    name = next((n for n in tool.NAMES if n in here), None)
-    if name is None:
-        return
-    least = CDI_SINCE[name]
-    if tuple(int(n) for n in here[name].split(".")[:2]) < least:
-        do = f"install {name} {least[0]}.{least[1]} or newer from this host's own package source"
-        if name == "docker":
-            do += ', with {"features": {"cdi": true}} in /etc/docker/daemon.json; or podman'
-        yield Problem("CDI", f"{name} {here[name]} gives containers no GPUs by CDI", do)
 
 
 def _engine(manifest: Manifest) -> Iterator[Problem]:

@@ -19,7 +19,8 @@ from airgap.format.artifacts import LockedFile
 from airgap.store import Store
 from bundler.fetch.choice import WEIGHTS, check_name, choose, one_format, tell
 from bundler.fetch.download import Item, Options, fetch
-from bundler.fetch.hub_api import Hub, HubFile, Revision
+from bundler.fetch.hub_answers import HubFile, Revision
+from bundler.fetch.hub_api import Hub
 from bundler.fetch.tree import Tree, TreeRequest
 
 # A pointer is three short lines (git-lfs specification, version 1).

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,9 @@ from urllib.parse import quote, urlsplit
 from airgap import limits
 from airgap.errors import SealiftError, SourceError, UsageError
 from airgap.events import Sink, Warn, silent
+from bundler.fetch import hub_answers as answers
 from bundler.fetch.http import RETRY, retry_after
+from bundler.fetch.hub_answers import HubFile, Listed, Revision
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,41 +43,7 @@ MAX_ANSWER_BYTES = 64 * limits.MIB
 _MAX_REQUESTS = 2000
 # A search is one page; the rest are other tries.
 _MAX_SEARCH_REQUESTS = 8
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_QUANTISED = "base_model:quantized:"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class Revision:
-    """What a branch, tag or PR ref of a repository means now. `licence` is the card's, or empty;
-    `quantised_from`: repositories that the card says it is a quantised form of."""
-
-    repo: str
-    commit: str
-    licence: str
-    quantised_from: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A model that a search found: what it says of itself, and how often it was fetched lately."""
-
-    repo: str
-    tags: frozenset[str]
-    downloads: int
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a commit: LFS files have `sha256`, the small ones their git blob id."""
-
-    path: str
-    size: int
-    sha256: str | None
-    git_blob: str | None
 
 
 @dataclass(frozen=True)
@@ -126,15 +93,15 @@ class Hub:
         with self._errors(repo, revision):
             api = self._api()
             info = _patiently(lambda: api.model_info(repo, revision=revision, timeout=API_SECONDS))
-            bases = tuple(_bases(info.tags))
-            found = Revision(repo, str(info.sha), _licence(info.card_data), bases)
+            bases = tuple(answers.bases(info.tags))
+            found = Revision(repo, str(info.sha), answers.licence(info.card_data), bases)
             if info.gated:
                 _check_access(api, repo)
         if info.id != repo:
             raise _renamed(self.source(repo), str(info.id))
-        pinned = _COMMIT.fullmatch(revision) is not None
-        if not _COMMIT.fullmatch(found.commit) or (pinned and found.commit != revision):
-            raise _strange(self.source(repo), f"{revision} means {found.commit[:80]!r}")
+        pinned = answers.COMMIT.fullmatch(revision) is not None
+        if not answers.COMMIT.fullmatch(found.commit) or (pinned and found.commit != revision):
+            raise answers.strange(self.source(repo), f"{revision} means {found.commit[:80]!r}")
         return found
 
     def tree(self, repo: str, commit: str) -> list[HubFile]:
@@ -145,9 +112,9 @@ class Hub:
         with self._errors(repo, commit):
             for entry in self._api().list_repo_tree(repo, recursive=True, revision=commit):
                 if isinstance(entry, RepoFile):
-                    out.append(_file(entry, self.source(repo)))
+                    out.append(answers.file(entry, self.source(repo)))
                 if len(out) > limits.MAX_FILES:
-                    raise _strange(self.source(repo), f"more than {limits.MAX_FILES} files")
+                    raise answers.strange(self.source(repo), f"more than {limits.MAX_FILES} files")
         return out
 
     def quantised(self, repo: str, tag: str, most: int) -> list[Listed]:
@@ -158,7 +125,7 @@ class Hub:
         """
         from huggingface_hub.errors import HfHubHTTPError
 
-        tags = [f"{_QUANTISED}{repo}", tag]
+        tags = [f"{answers.QUANTISED}{repo}", tag]
         with self._errors(repo, "a search", requests=_MAX_SEARCH_REQUESTS):
             try:
                 models = list(
@@ -168,7 +135,7 @@ class Hub:
                 )
             except HfHubHTTPError as e:
                 raise _no_search(self.host, repo, e.response.status_code) from e
-            return [_listed(m) for m in models if _REPO.fullmatch(m.id)]
+            return [answers.listed(m) for m in models if answers.REPO.fullmatch(m.id)]
 
     def _api(self) -> HfApi:
         import huggingface_hub
@@ -187,14 +154,16 @@ class Hub:
 
         def bound(request: httpx2.Request) -> None:
             if next(count) > requests:
-                raise _strange(self.host, f"one question takes more than {requests} requests")
+                raise answers.strange(
+                    self.host, f"one question takes more than {requests} requests"
+                )
             request.extensions["timeout"] = httpx2.Timeout(API_SECONDS).as_dict()
             if _origin(str(request.url)) != _origin(self.endpoint):
                 request.headers.pop("authorization", None)
 
         def short(response: httpx2.Response) -> None:
             why = f"an answer has more than {MAX_ANSWER_BYTES:,} bytes"
-            bounded(response, MAX_ANSWER_BYTES, lambda: _strange(self.host, why))
+            bounded(response, MAX_ANSWER_BYTES, lambda: answers.strange(self.host, why))
 
         hooks: dict[str, list[Callable[..., Any]]] = {
             "request": [hf_request_event_hook, bound],
@@ -234,7 +203,7 @@ class Hub:
             ) from e
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             why = f"its answer is not understood: {type(e).__name__}: {e}"[:300]
-            raise _strange(self.source(repo), why) from e
+            raise answers.strange(self.source(repo), why) from e
         finally:
             # The library keeps one client for the process; ours knows this endpoint only.
             set_client_factory(default_client_factory)
@@ -348,48 +317,6 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or default
 
 
-def _licence(card: Any) -> str:
-    """The card's licence: an SPDX identifier where it is one, else the Hub's word for it."""
-    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
-    word = getattr(card, "license", None)
-    if word == "other":
-        word = getattr(card, "license_name", None) or word
-    if not isinstance(word, str) or not word.isprintable():
-        return ""
-    try:
-        return str(canonicalize_license_expression(word))[: limits.MAX_LINE_CHARS]
-    except InvalidLicenseExpression:
-        return word[: limits.MAX_LINE_CHARS]
-
-
-def _file(entry: Any, source: str) -> HubFile:
-    sha256 = entry.lfs.sha256 if entry.lfs is not None else None
-    good = isinstance(entry.path, str) and isinstance(entry.size, int) and entry.size >= 0
-    if sha256 is not None:
-        good = good and _SHA256.fullmatch(sha256) is not None and entry.lfs.size == entry.size
-    elif not isinstance(entry.blob_id, str) or not _COMMIT.fullmatch(entry.blob_id):
-        good = False
-    if not good:
-        raise _strange(source, f"its tree contradicts itself at {ascii(entry.path)[:100]}")
-    return HubFile(entry.path, entry.size, sha256, None if sha256 else entry.blob_id)
-
-
-def _bases(tags: Any) -> Iterator[str]:
-    """Of what a model is a quantised form, by the tags that the Hub makes of its card."""
-    for tag in tags or ():
-        if isinstance(tag, str) and tag.startswith(_QUANTISED):
-            base = tag.removeprefix(_QUANTISED)
-            if _REPO.fullmatch(base):
-                yield base
-
-
-def _listed(info: Any) -> Listed:
-    tags = frozenset(t for t in info.tags or () if isinstance(t, str))
-    downloads = info.downloads if type(info.downloads) is int and info.downloads >= 0 else 0
-    return Listed(info.id, tags, downloads)
-
-
 def _no_search(host: str, repo: str, code: int) -> SourceError:
     return SourceError(
         "source.search",
@@ -405,15 +332,6 @@ def _renamed(asked: str, found: str) -> SourceError:
         f"{asked} is called {found[:200]!a} now",
         why="the Hub redirects to it; a name that was given up can be taken over by anybody",
         do=f"look at who owns {found[:200]!a}; if it is right, write that name into the request",
-    )
-
-
-def _strange(source: str, why: str) -> SourceError:
-    return SourceError(
-        "source.hub",
-        f"the Hub's answer about {source} cannot be relied on",
-        why=why,
-        do="check HF_ENDPOINT; if it is the right Hub, report this",
     )
 
 

@@ -10,7 +10,8 @@ from airgap.format.request import AdapterRequest, ModelRequest
 from airgap.store import Store
 from bundler.fetch import hub as hub_tree
 from bundler.fetch import local
-from bundler.fetch.hub_api import Hub, Revision
+from bundler.fetch.hub_answers import Revision
+from bundler.fetch.hub_api import Hub
 from bundler.plan import attention, quantised, weights
 from bundler.plan.attention import Attention
 from bundler.plan.ranges import Allowance, HubSource, LocalSource, Source

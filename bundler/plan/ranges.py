@@ -15,7 +15,8 @@ from typing import Protocol
 from airgap import fsio, limits
 from airgap.errors import SourceError
 from airgap.store import open_regular
-from bundler.fetch.hub_api import Hub, Revision
+from bundler.fetch.hub_answers import Revision
+from bundler.fetch.hub_api import Hub
 
 # One request of a header that is read forwards. A safetensors header of 8B is 20 KiB, of 600B a
 # megabyte; a GGUF's vocabulary a few megabytes.

@@ -20,7 +20,8 @@ from airgap.format.request import ModelRequest
 from airgap.format.types import Serve
 from airgap.store import Store
 from bundler.fetch.choice import stem
-from bundler.fetch.hub_api import Hub, Listed
+from bundler.fetch.hub_answers import Listed
+from bundler.fetch.hub_api import Hub
 from bundler.plan import attention, memory, quantised, weights
 from bundler.plan.memory import Memory, Place
 from bundler.plan.model import Looked, look

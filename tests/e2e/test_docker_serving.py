@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airgap.errors import IntegrityError
-from airgap.host import endpoint, locks, preflight, remove, system
+from airgap.host import containers_fit, endpoint, locks, remove, system
 from airgap.host.images import bring, launch, tool
 from tests.caches import alone
 from tests.e2e.dockerlab import docker, newer, only_docker, unpacked
@@ -59,7 +59,7 @@ def test_gpu_reaches_a_container_of_a_newer_docker_by_cdi(
         manifest = lab.image_manifest("1")
         target = replace(manifest.target, accelerator="cuda-13")
         try:
-            assert not list(preflight._too_old_for_cdi()) and system.has_cdi()
+            assert not list(containers_fit._too_old_for_cdi()) and system.has_cdi()
             lab.install(replace(manifest, target=target))
             (container,) = containers()
             (seen,) = json.loads(docker("inspect", container).stdout)

@@ -17,7 +17,16 @@ from airgap.events import Event, Line, Warn
 from airgap.format.facts import Gpu, Nvidia, Runtime
 from airgap.format.policy import Policy
 from airgap.format.types import Serve, Target
-from airgap.host import hardware, interpreter, nvidia, preflight, probe, stage, system
+from airgap.host import (
+    containers_fit,
+    hardware,
+    interpreter,
+    nvidia,
+    preflight,
+    probe,
+    stage,
+    system,
+)
 from airgap.host.paths import HostPaths
 from airgap.host.preflight import NotFit, needs
 from airgap.store import Store
@@ -197,7 +206,7 @@ def test_the_container_engine_that_would_be_taken_must_know_cdi(
 ) -> None:
     found = tuple(Runtime(name=name, version=version) for name, version in here)
     monkeypatch.setattr(system, "runtimes", lambda: found)
-    problems = list(preflight._too_old_for_cdi())
+    problems = list(containers_fit._too_old_for_cdi())
     assert len(problems) == len(said)
     assert all(w in p.why for w, p in zip(said, problems, strict=True))
 
