@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from airgap.engines import registry as engines
 from airgap.errors import UsageError
-from airgap.format.facts import Facts
+from airgap.format.facts import CDI_SINCE, Facts
 from airgap.format.request import Request, TargetRequest
 from airgap.format.types import Serve
 from bundler import facts as measured
@@ -118,7 +118,20 @@ def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
         text = f"{old[0].model} has compute capability {old[0].compute_capability}"
         text += f", CUDA {major} needs {old[0].lacks(major)}"
         yield Judgement(False, "GPU", text, "wheels and image for an older CUDA, or a newer GPU")
-    if request.image and not found.cdi:
+    if request.image:
+        yield from _for_containers(found)
+
+
+def _for_containers(found: Facts) -> Iterator[Judgement]:
+    """Whether the container engine that would be taken gives its containers the GPUs."""
+    engine = next((r for n in CDI_SINCE for r in found.runtimes if r.name == n), None)
+    if engine is not None:
+        least = CDI_SINCE[engine.name]
+        if tuple(int(n) for n in engine.version.split(".")[:2]) < least:
+            text = f"{engine.name} {engine.version} gives containers no GPUs by CDI"
+            do = f"install {engine.name} {least[0]}.{least[1]} or newer on the host"
+            yield Judgement(False, "image", text, do)
+    if not found.cdi:
         text = "no CDI file gives containers the GPUs"
         do = "run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` on the host"
         yield Judgement(False, "image", text, do)

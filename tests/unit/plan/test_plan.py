@@ -15,11 +15,11 @@ import pytest
 from airgap import limits
 from airgap.errors import SourceError
 from airgap.events import silent
-from airgap.format.facts import Facts, Gpu, Nvidia
+from airgap.format.facts import Facts, Gpu, Nvidia, Runtime
 from airgap.format.request import ModelRequest
 from airgap.store import Store
 from bundler.demo.hub import LocalHub
-from bundler.plan import sizes
+from bundler.plan import sizes, suits
 from bundler.plan.model import look
 from tests.unit.plan import architectures as arch
 from tests.unit.request.test_facts import HOST
@@ -151,6 +151,25 @@ def test_on_a_cpu_the_hosts_own_memory_counts(tmp_path: Path, model: Path) -> No
     assert code == 7 and not out["memory"]["fits"]
     # 64 sequences of 4 GiB, the weights, 2 GiB.
     assert out["memory"]["host-memory"] == 64 * 4 * GIB + 16_060_522_496 + 2 * GIB
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "cdi", "said"),
+    [
+        ("docker", "20.10.24", True, ["docker 20.10.24 gives containers no GPUs by CDI"]),
+        ("podman", "3.0.1", False, ["podman 3.0.1 gives", "no CDI file gives containers"]),
+        ("docker", "25.0.3", True, []),
+        ("podman", "4.3.1", True, []),
+    ],
+)
+def test_a_container_engine_must_know_cdi(
+    name: str, version: str, cdi: bool, said: list[str]
+) -> None:
+    """What the host's own preflight would say, before anything is carried there."""
+    facts = host(24 * GIB, cdi=cdi, runtimes=(Runtime(name=name, version=version),))
+    found = [j.text for j in suits._for_containers(facts)]
+    assert len(found) == len(said)
+    assert all(text.startswith(word) for text, word in zip(found, said, strict=True))
 
 
 def test_hostile_facts_are_refused(tmp_path: Path, model: Path) -> None:
