@@ -30,15 +30,6 @@ def reached() -> dict[str, str]:
     return {name: os.environ[name] for name in _REACHED if name in os.environ}
 
 
-def contained(home: Path, tmp: Path) -> dict[str, str]:
-    """The same within a container, where PATH is the image's own: its programs may lie in an
-    environment of theirs. Our user there is in no list of users; what looks its name up asks these.
-    """
-    env = private(home, tmp) | {"USER": "engine", "LOGNAME": "engine"}
-    del env["PATH"]
-    return env
-
-
 def private(home: Path, tmp: Path) -> dict[str, str]:
     """PATH, locale, and every place a program writes by habit, led into `home` and `tmp`."""
     return {
@@ -54,3 +45,12 @@ def private(home: Path, tmp: Path) -> dict[str, str]:
         # What is installed stays as it was sealed; installers compile all the same when asked.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def contained(home: Path, tmp: Path) -> dict[str, str]:
+    """`private` within a container, where PATH is the image's own: its programs may lie in an
+    environment of theirs. Our user there is in no list of users; what looks its name up asks these.
+    """
+    env = private(home, tmp) | {"USER": "engine", "LOGNAME": "engine"}
+    del env["PATH"]
+    return env

@@ -42,14 +42,13 @@ def error_json(error: SealiftError) -> str:
             "do": error.do,
             "exit": error.exit_code,
         },
-        ensure_ascii=False,
     )
 
 
 def event_json(event: Event) -> str:
     """One event as one JSON line; `event` is its kind in lower case."""
     out: dict[str, Any] = {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}
-    return json.dumps(out, ensure_ascii=False)
+    return json.dumps(out)
 
 
 def line_text(event: Line | Warn) -> str:

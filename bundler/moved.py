@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from airgap import limits
 from airgap.errors import IntegrityError, SourceError
@@ -26,8 +27,9 @@ from bundler.fetch import hub, local
 from bundler.fetch.choice import WEIGHTS
 from bundler.fetch.glance import Glance, glance
 from bundler.fetch.hub_api import Hub
-from bundler.fetch.images import image_digest
+from bundler.fetch.images import see_image
 from bundler.fetch.item import Item
+from bundler.fetch.options import Options
 from bundler.fetch.tree import TreeRequest
 from bundler.fetch.wheels import choose_wheels
 from bundler.workspace import Workspace
@@ -67,14 +69,29 @@ class Compared:
         """Both together, by artifact."""
         return sorted([*self.moved, *self.unanswered], key=lambda m: m.artifact)
 
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        unknown = [
+            {"artifact": u.artifact, "id": u.error.id, "why": u.error.why, "do": u.error.do}
+            for u in self.unanswered
+        ]
+        return {"moved": [vars(m) for m in self.moved], "unknown": unknown}
+
 
 _Difference = Moved | Unanswered
 
 
 def find(
-    request: Request, lock: Lock, *, base: Path, workspace: Workspace, sink: Sink = silent
+    request: Request,
+    lock: Lock,
+    *,
+    base: Path,
+    workspace: Workspace,
+    sink: Sink = silent,
+    connections: int = Options.connections,
 ) -> Compared:
-    """Everything that is different since `lock` was made of `request`.
+    """Everything that is different since `lock` was made of `request`. Servers of plain files are
+    asked over at most `connections` at once.
 
     Raises UsageError and DiskError as a lock would; what a source did wrong is in the result.
     """
@@ -88,7 +105,7 @@ def find(
     for i in request.image:
         asked.append((i.name, partial(_image, i, locked[i.name], sink)))
     for name in dict.fromkeys(f.name for f in request.file):
-        asked.append((name, partial(_plain, locked[name])))
+        asked.append((name, partial(_plain, locked[name], connections)))
     out = [d for name, ask in asked for d in _answered(name, ask)]
     moved = tuple(d for d in out if isinstance(d, Moved))
     return Compared(moved, tuple(d for d in out if isinstance(d, Unanswered)))
@@ -114,8 +131,8 @@ def refuse(found: Compared) -> None:
         raise kind(
             "lock.incomplete",
             f"of {names} nobody can say whether it moved",
-            why=f"{len(errors)} sources did not say it, each with its reason above; "
-            f"{len(found.moved)} differences were found elsewhere",
+            why=f"answers that are missing: {len(errors)}, each with its reason above; "
+            f"differences that were found: {len(found.moved)}",
             do="do what the lines that begin with `unknown` say, and check again",
         )
     moved = found.moved
@@ -163,22 +180,28 @@ def _wheels(
 
 
 def _image(request: ImageRequest, locked: LockedArtifact, sink: Sink) -> Iterator[Moved]:
-    now = image_digest(request, sink)
-    if isinstance(locked, LockedImage) and now != locked.digest:
-        text = f"{locked.reference} was sha256:{locked.digest}, is sha256:{now}"
+    """Another image, or the same with another index above or other signatures beside it."""
+    now = see_image(request, sink).artifact
+    if isinstance(locked, LockedImage) and now.digest != locked.digest:
+        text = f"{locked.reference} was sha256:{locked.digest}, is sha256:{now.digest}"
         yield Moved(locked.name, text)
+        return
+    before = {str(f.path): f.sha256 for f in locked.files}
+    yield from _files(locked.name, before, {str(f.path): f.sha256 for f in now.files})
 
 
-def _plain(locked: LockedArtifact) -> Iterator[_Difference]:
+def _plain(locked: LockedArtifact, connections: int) -> Iterator[_Difference]:
     """Bytes are pinned in the request; a server's word about their number is all there is."""
     files = [f for f in locked.files if f.url is not None]
     items = [Item(str(f.url), f.sha256, f.size, str(f.path)) for f in files]
-    for file, seen in zip(files, glance(items), strict=True):
+    for file, seen in zip(files, glance(items, connections), strict=True):
         if not isinstance(seen, Glance):
             yield Unanswered(locked.name, seen)
         elif seen.gone:
             yield Moved(locked.name, f"gone     {file.path}")
-        elif seen.size is not None and seen.size != file.size:
+        elif seen.size is None:
+            yield Unanswered(locked.name, _no_length(str(file.path)))
+        elif seen.size != file.size:
             text = f"changed  {file.path}: it had {file.size:,} bytes, now {seen.size:,}"
             yield Moved(locked.name, text)
 
@@ -191,3 +214,12 @@ def _files(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iter
             yield Moved(name, f"new      {path}")
         elif before[path] != now[path]:
             yield Moved(name, f"changed  {path}")
+
+
+def _no_length(path: str) -> SourceError:
+    return SourceError(
+        "source.length",
+        f"nobody knows whether {path} is what it was",
+        why="its server answers and tells no length",
+        do="fetch it on another way and compare its SHA-256 with the request's",
+    )

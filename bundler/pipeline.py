@@ -52,13 +52,21 @@ def lock(
     )
 
 
-def moved(path: Path, workspace: Workspace, sink: Sink = silent) -> Compared:
-    """What the sources of a locked request mean today, held against its lock."""
+def moved(path: Path, workspace: Workspace, sink: Sink, connections: int) -> Compared:
+    """What the sources of a locked request mean today, held against its lock; plain files are asked
+    for over `connections`."""
     from bundler.moved import find
 
     found = read_lock(path, workspace)
     request = read_request(path)
-    return find(request, found, base=path.parent, workspace=workspace, sink=sink)
+    return find(
+        request,
+        found,
+        base=path.parent,
+        workspace=workspace,
+        sink=sink,
+        connections=connections,
+    )
 
 
 def _next_release(workspace: Workspace, name: str) -> int:

@@ -42,7 +42,15 @@ def facts(settings: Settings, output: Path | None) -> None:
     click.echo(line_text(Line("facts", f"{output}, {output.stat().st_size} bytes of plain text")))
 
 
-@click.command(epilog="\b\nExample:\n  airgap preflight /media/usb")
+@click.command(
+    epilog="""\b
+Example:
+  airgap preflight /media/usb
+
+\b
+Exit codes: 0 it would run, 3 integrity, 4 not approved, 5 policy, 7 host not fit,
+8 too little space. `sealift plan --host` says most of it before a medium is written."""
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.pass_obj
 def preflight(settings: Settings, bundle: Path) -> None:

@@ -96,6 +96,11 @@ class Engine(Protocol):
         """Answers 200 once the engine can serve."""
         ...
 
+    @property
+    def plans_sequences(self) -> bool:
+        """Whether max-num-seqs and kv-cache-gib reach it; else its cache is of one context."""
+        ...
+
     def system_libraries(self, accelerator: str) -> tuple[SystemLibrary, ...]:
         """What the host must have beside the wheels for `accelerator`, as a target names it."""
         ...

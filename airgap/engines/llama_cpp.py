@@ -39,6 +39,7 @@ class LlamaCpp:
 
     name = "llama.cpp"
     formats = ("gguf",)
+    plans_sequences = False
     health_path = "/health"
 
     def system_libraries(self, accelerator: str) -> tuple[SystemLibrary, ...]:  # noqa: ARG002

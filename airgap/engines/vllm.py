@@ -50,6 +50,7 @@ class Vllm:
 
     name = "vllm"
     formats = ("safetensors",)
+    plans_sequences = True
     health_path = "/health"
 
     def cpu_features(self, accelerator: str, machine: str) -> tuple[str, ...]:

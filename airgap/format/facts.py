@@ -7,6 +7,7 @@ connected side reads a file that came out of a place it does not control.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -34,7 +35,8 @@ CPU_FEATURES = (
 CpuFeature = Annotated[str, Choice(CPU_FEATURES)]
 RUNTIMES = ("podman", "docker", "containerd", "nerdctl", "crun", "runc")
 # Since which version (their release notes) a container engine takes `--device nvidia.com/gpu=all`.
-CDI_SINCE = {"podman": (4, 1), "docker": (25, 0)}
+# Of several engines the first is taken.
+_CDI_SINCE = {"podman": (4, 1), "docker": (25, 0)}
 
 
 # The oldest GPUs that a major version of CUDA computes on, by compute capability (NVIDIA's release
@@ -100,6 +102,22 @@ class Runtime(Document):
 
     name: Annotated[str, Choice(RUNTIMES)]
     version: Numbers
+
+    @property
+    def lacks_cdi(self) -> str:
+        """What to install so that its containers get GPUs by CDI; empty where they do."""
+        least = _CDI_SINCE.get(self.name, (0, 0))
+        if tuple(int(n) for n in self.version.split(".")[:2]) >= least:
+            return ""
+        newer = f"{self.name} {least[0]}.{least[1]} or newer"
+        if self.name == "docker":
+            newer += ' with {"features": {"cdi": true}} in /etc/docker/daemon.json, or podman'
+        return newer
+
+
+def engine_of(runtimes: Sequence[Runtime]) -> Runtime | None:
+    """The container engine that is taken of all that a host has."""
+    return next((r for name in _CDI_SINCE for r in runtimes if r.name == name), None)
 
 
 @dataclass(frozen=True, kw_only=True)

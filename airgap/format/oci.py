@@ -7,6 +7,7 @@ run is checked here, once, for the lock, the scanner and the isolated host alike
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,7 @@ class Config:
     diff_ids: tuple[str, ...]
     user: str
     command: tuple[str, ...]
+    environment: Mapping[str, str]
 
 
 def media_type_of(data: bytes, told: str, *, default: str = "") -> str:
@@ -171,7 +173,17 @@ def read_config(data: bytes) -> Config:
         diff_ids=tuple(_sha256(x, f"rootfs.diff_ids[{i}]") for i, x in enumerate(ids)),
         user=_text(inner, "User", "config", default=""),
         command=tuple(command),
+        environment=variables(inner.get("Env")),
     )
+
+
+def variables(value: Any) -> dict[str, str]:
+    """An image's `Env` by name; of two with one name the last counts, as in a container."""
+    if value is None:
+        return {}
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise FormatError("format.value", "config.Env", "it is no list of variables")
+    return {name: text for name, _, text in (v.partition("=") for v in value)}
 
 
 def same_platform(wanted: str, found: str) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airgap.format.facts import CDI_SINCE
+from airgap.format.facts import engine_of
 from airgap.format.manifest import Manifest
 from airgap.host import system
 from airgap.host.fit import Problem
-from airgap.host.images import tool
 
 
 def problems(manifest: Manifest) -> Iterator[Problem]:
@@ -32,16 +31,13 @@ def _container_engine() -> Iterator[Problem]:
 
 def _too_old_for_cdi() -> Iterator[Problem]:
     """Of the engines only the one that would be taken: podman before docker."""
-    here = {r.name: r.version for r in system.runtimes()}
-    name = next((n for n in tool.NAMES if n in here), None)
-    if name is None:
-        return
-    least = CDI_SINCE[name]
-    if tuple(int(n) for n in here[name].split(".")[:2]) < least:
-        do = f"install {name} {least[0]}.{least[1]} or newer from this host's own package source"
-        if name == "docker":
-            do += ', with {"features": {"cdi": true}} in /etc/docker/daemon.json; or podman'
-        yield Problem("CDI", f"{name} {here[name]} gives containers no GPUs by CDI", do)
+    engine = engine_of(system.runtimes())
+    if engine is not None and engine.lacks_cdi:
+        yield Problem(
+            "CDI",
+            f"{engine.name} {engine.version} gives containers no GPUs by CDI",
+            f"install {engine.lacks_cdi}, from this host's own package source",
+        )
 
 
 def _no_cdi() -> Iterator[Problem]:

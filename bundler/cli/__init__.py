@@ -41,7 +41,7 @@ Example, from a request to a medium:
 
 \b
 Exit codes: 0 ok, 2 usage, 3 integrity, 4 trust, 5 policy, 6 source,
-8 disk, 130 interrupted."""
+7 host not fit (plan), 8 disk, 130 interrupted."""
 
 
 class Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -56,11 +57,15 @@ def _locked(found: Lock) -> None:
     _say("locked", f"{found.name} {found.version}: {files} files, {size_text(size)}")
 
 
-def _check_moved(settings: Settings, request: Path) -> None:
+def _check_moved(settings: Settings, request: Path, connections: int) -> None:
     from bundler.moved import refuse
 
     with fsio.exclusive(settings.workspace.lock_file, "sealift lock --check"):
-        found = pipeline.moved(request, settings.workspace, settings.sink)
+        found = pipeline.moved(request, settings.workspace, settings.sink, connections)
+    if settings.as_json:
+        click.echo(json.dumps(found.to_json()))
+        refuse(found)
+        return
     for line in found.lines:
         # A source's own words may be in it.
         _say(line.artifact, harmless(line.text).replace("\n", " "))
@@ -74,7 +79,17 @@ def _reviewed(packet: Path) -> None:
     _say("then", f"sealift collect {packet}")
 
 
-@click.command(epilog="\b\nExample:\n  sealift lock manifests/smollm2-llama-cpp.toml")
+@click.command(
+    epilog="""\b
+Examples:
+  sealift lock manifests/smollm2-llama-cpp.toml
+  sealift lock --fetch manifests/qwen3-8b.toml
+  sealift lock --check manifests/qwen3-8b.toml    # nothing is changed; --limit-rate has no use
+
+\b
+Exit codes of --check: 0 nothing moved, 6 something did (lock.moved) or a source
+did not say (lock.incomplete), 3 a source answered with what it must not."""
+)
 @_REQUEST
 @click.option("--check", is_flag=True, help="Say what moved since the lock; change nothing.")
 @click.option("--fetch", "then_fetch", is_flag=True, help="Then do what `sealift fetch` does.")
@@ -90,14 +105,13 @@ def lock(
 ) -> None:
     """Make every choice of REQUEST and pin every file by SHA-256. Local sources are taken in.
 
-    With --check the exit code is 0 when nothing moved, and 6 when something did (`lock.moved`) or
-    when a source did not say (`lock.incomplete`; 3 when one answered with what it must not); every
-    difference is printed first.
+    With --check every difference between the sources and the lock is printed, with --json as one
+    object.
     """
     if check and then_fetch:
         raise click.UsageError("--check changes nothing, so --fetch cannot go with it")
     if check:
-        _check_moved(settings, request)
+        _check_moved(settings, request, connections)
         return
     with fsio.exclusive(settings.workspace.lock_file, "sealift lock"):
         options = chosen(limit_rate, connections)

@@ -16,6 +16,7 @@ from bundler.cli import Settings
 Examples:
   sealift plan manifests/qwen3-8b.toml
   sealift plan manifests/qwen3-8b.toml --host host.json   # measured there by `airgap facts`
+  sealift --json plan manifests/qwen3-8b.toml             # all of it in numbers
 
 \b
 Exit code 7: it does not fit that host; the plan says what would."""
@@ -30,7 +31,10 @@ Exit code 7: it does not fit that host; the plan says what would."""
 def plan(settings: Settings, request: Path, host: Path | None) -> None:
     """Say what REQUEST would take, before anything large is downloaded: bytes, media, disk, GPU
     memory for weights and cache, and whether wheels and image suit the host and its driver. When a
-    model of the Hub does not fit, quantised ones that the Hub has are named; nothing is locked."""
+    model of the Hub does not fit, quantised ones that the Hub has are named; nothing is locked.
+
+    Asks Hub, indexes and registries; without --host the facts that [target] names count.
+    """
     from bundler import facts
     from bundler.plan import report
     from bundler.plan.reckon import reckon
@@ -47,6 +51,6 @@ def plan(settings: Settings, request: Path, host: Path | None) -> None:
         raise HostError(
             "plan.not-fit",
             f"{asked.name} {asked.version} does not fit that host",
-            why="the lines that begin with NO, or `lacking`, say what is in the way",
+            why="the lines that begin with NO say what is in the way",
             do="follow a line that begins with `do`, change the request, and plan again",
         )

@@ -47,15 +47,20 @@ class Glance:
 Seen = Glance | SourceError | IntegrityError
 
 
-def glance(items: Sequence[Item], sleep: Callable[[float], object] = time.sleep) -> list[Seen]:
-    """What the source of each item says, or the error that kept it from saying anything."""
+def glance(
+    items: Sequence[Item],
+    connections: int = Options.connections,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[Seen]:
+    """What the source of each item says, or the error that kept it from saying anything. At most
+    `connections` are asked at once."""
     if not items:
         return []
     heads = Web(_STALL_SECONDS, limits.MIB, "HEAD")
     bodies = Web(_STALL_SECONDS, limits.MIB)
     look = _Look(heads, bodies, sleep)
     try:
-        with ThreadPoolExecutor(min(_AT_ONCE, Options.connections)) as pool:
+        with ThreadPoolExecutor(min(_AT_ONCE, connections)) as pool:
             return list(pool.map(look.at, items))
     finally:
         heads.close()

@@ -127,6 +127,7 @@ class Web:
         import httpx2
 
         try:
+            _check_address(source.item)
             response = self._located(source, headers)
             try:
                 yield response
@@ -253,6 +254,14 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return scheme, (parts.hostname or "").lower(), port
 
 
+def _check_address(item: Item) -> None:
+    """A lock of other tools may say anything: a port of 99999, a host in half a bracket."""
+    try:
+        _origin(item.url)
+    except ValueError as e:
+        raise unreachable(item, f"its address is none: {e}") from e
+
+
 def _next(item: Item, url: str, location: str) -> str:
     """Where a redirect leads; never from https to http, never to another kind of address."""
     found = urljoin(url, location)
@@ -318,7 +327,7 @@ def _transport(item: Item, e: Exception) -> Exception:
 
 
 def _refused(item: Item, code: int, reason: str) -> Refused:
-    do = "lock again: the file may have moved"
+    do = "lock again: the file may have moved; an address in the request is yours to correct"
     if code in (401, 403):
         do = "put the user name and password for that host into ~/.netrc"
     return Refused(

@@ -64,7 +64,8 @@ def licence(card: Any) -> str:
 def file(entry: Any, source: str) -> HubFile:
     """An entry of a tree. Raises SourceError `source.hub` where it contradicts itself."""
     sha256 = entry.lfs.sha256 if entry.lfs is not None else None
-    good = isinstance(entry.path, str) and isinstance(entry.size, int) and entry.size >= 0
+    good = isinstance(entry.path, str) and isinstance(entry.size, int)
+    good = good and 0 <= entry.size <= limits.MAX_FILE_BYTES
     if sha256 is not None:
         good = good and SHA256.fullmatch(sha256) is not None and entry.lfs.size == entry.size
     elif not isinstance(entry.blob_id, str) or not COMMIT.fullmatch(entry.blob_id):

@@ -162,6 +162,10 @@ class Hub:
                 request.headers.pop("authorization", None)
 
         def short(response: httpx2.Response) -> None:
+            packed = response.headers.get("content-encoding", "identity")
+            if packed.lower() not in ("identity", ""):
+                # What is counted is what comes over the line: a small answer could become any size.
+                raise answers.strange(self.host, f"it answers packed as {packed[:40]!r}")
             why = f"an answer has more than {MAX_ANSWER_BYTES:,} bytes"
             bounded(response, MAX_ANSWER_BYTES, lambda: answers.strange(self.host, why))
 
@@ -169,7 +173,8 @@ class Hub:
             "request": [hf_request_event_hook, bound],
             "response": [short],
         }
-        return httpx2.Client(event_hooks=hooks, follow_redirects=True)
+        plain = {"Accept-Encoding": "identity"}
+        return httpx2.Client(headers=plain, event_hooks=hooks, follow_redirects=True)
 
     @contextlib.contextmanager
     def _errors(self, repo: str, revision: str, requests: int | None = None) -> Iterator[None]:
@@ -201,7 +206,7 @@ class Hub:
                 why=f"{type(e).__name__}: {e}",
                 do="check network, proxy and HF_ENDPOINT, then run the same command again",
             ) from e
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             why = f"its answer is not understood: {type(e).__name__}: {e}"[:300]
             raise answers.strange(self.source(repo), why) from e
         finally:
@@ -225,7 +230,7 @@ class Hub:
             return SourceError(
                 "source.disabled",
                 f"{source} was disabled by the Hub",
-                why=e.server_message or "the Hub does not say why",
+                why=" ".join((e.server_message or "the Hub does not say why").split())[:300],
                 do="do not use it before you know why",
             )
         if isinstance(e, errors.RepositoryNotFoundError) or code in (401, 403, 404):

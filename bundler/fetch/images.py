@@ -63,22 +63,6 @@ def see_image(request: ImageRequest, sink: Sink) -> Seen:
         raise _unsound(reference.text, request.platform, e) from e
 
 
-def image_digest(request: ImageRequest, sink: Sink) -> str:
-    """The digest that the reference means today for its platform. Nothing comes into the store.
-
-    Raises as `lock_image`.
-    """
-    reference = references.parse(request.reference)
-    registry = Registry(reference, insecure=request.insecure, sink=sink)
-    try:
-        top = registry.manifest(reference.wanted)
-        if top.media_type not in oci.INDEX_TYPES:
-            return top.sha256
-        return _pick(registry, top, request.platform).sha256
-    except FormatError as e:
-        raise _unsound(reference.text, request.platform, e) from e
-
-
 @dataclass(frozen=True)
 class _Described:
     """`own` is the manifest of the platform, `index` what named it, if anything did."""

@@ -74,7 +74,7 @@ def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int]:
     """Layers that see everything, layers with a window, and the window."""
     window = _int(config, "sliding_window") or 0
     kinds = config.get("layer_types")
-    if isinstance(kinds, list) and len(kinds) == layers:
+    if isinstance(kinds, list) and len(kinds) == layers and all(isinstance(k, str) for k in kinds):
         sliding = sum(k in _SLIDING for k in kinds) if window else 0
         return layers - sliding - sum(k in _NO_CACHE for k in kinds), sliding, window
     if not window or config.get("use_sliding_window") is False:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airgap.errors import FormatError
 from airgap.format import canonical, oci
 
 Version = tuple[int, ...]
@@ -58,20 +57,16 @@ class Claims:
 
     @property
     def needs(self) -> str:
-        """The least CUDA that it says it needs, as `12.9`; empty where it says none."""
-        least = [
-            term.value
-            for requirement in (self.requirements or {}).values()
-            for term in _plain(requirement)
-            if term.name == "cuda" and term.operator == ">="
-        ]
-        return max((v for v in (*least, self.version) if v), key=version, default="")
+        """The least CUDA that it says it needs, as `12.9`; empty where it says none. Of a
+        requirement the easiest alternative counts, of several requirements the hardest."""
+        found = [_least(requirement) for requirement in (self.requirements or {}).values()]
+        return max((v for v in (*found, self.version) if v), key=version, default="")
 
 
 def claims(config: bytes) -> Claims:
     """Of an image's configuration. Raises FormatError where that is none."""
     inner = _table(_table(canonical.decode(config, max_bytes=oci.MAX_CONFIG_BYTES)).get("config"))
-    variables, labels = _variables(inner.get("Env")), _table(inner.get("Labels"))
+    variables, labels = oci.variables(inner.get("Env")), _table(inner.get("Labels"))
     found, unclear = _requirements(variables)
     told = variables.get("CUDA_VERSION") or str(labels.get("com.nvidia.cuda.version", ""))
     number = _VERSION.match(told)
@@ -89,21 +84,13 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _variables(value: Any) -> dict[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise FormatError("format.value", "config.Env", "it is no list of variables")
-    return {name: text for name, _, text in (v.partition("=") for v in value)}
-
-
 def _requirements(variables: Mapping[str, str]) -> tuple[dict[str, Requirement], list[str]]:
     """What the runtime would check: nothing where the image switches that off."""
     if variables.get("NVIDIA_DISABLE_REQUIRE", "").lower() in ("1", "t", "true"):
         return {}, []
     found, unclear = {}, []
     for name, text in sorted(variables.items()):
-        if not name.startswith(_REQUIRE) or name == f"{_REQUIRE}JETPACK":
+        if not name.startswith(_REQUIRE) or name.startswith(f"{_REQUIRE}JETPACK"):
             continue
         requirement = parse(text)
         if requirement is None:
@@ -138,9 +125,16 @@ def parse(text: str) -> Requirement | None:
     return tuple(out)
 
 
-def _plain(requirement: Requirement) -> list[Term]:
-    """Terms of the alternatives that hold for every brand."""
-    return [t for terms in requirement if not _branded(terms) for t in terms]
+def _least(requirement: Requirement) -> str:
+    """The least CUDA of its alternatives for every brand; empty where they name none."""
+    named = [
+        term.value
+        for terms in requirement
+        if not _branded(terms)
+        for term in terms
+        if (term.name, term.operator) == ("cuda", ">=")
+    ]
+    return min(named, key=version, default="")
 
 
 def _branded(terms: tuple[Term, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airgap import limits
@@ -17,9 +18,11 @@ RESERVE_BYTES = 2 * limits.GIB
 SPREADS = (1, 2, 4, 8)
 # Context that is reckoned with where neither the request nor the model names one, in tokens.
 DEFAULT_TOKENS = 4096
-# Weights of 16 bits in other forms, in thousandths: FP8 with scales; AWQ and GPTQ of 4 bits with
-# groups of 128, embeddings left as they are.
-QUANTISED = {"FP8": 520, "4 bits (AWQ, GPTQ)": 300}
+# Weights of 16 bits in other forms, in thousandths: 8 bits with scales; AWQ and GPTQ of 4 bits with
+# groups of 128, embeddings left as they are. On a CPU integers only.
+_FOUR_BITS = {"4 bits (AWQ, GPTQ)": 300}
+QUANTISED = {"FP8": 520, **_FOUR_BITS}
+QUANTISED_ON_CPU = {"INT8 (W8A8)": 520, **_FOUR_BITS}
 _WIDE = ("BF16", "F16", "F32")
 # GPUs that people have, in GiB of memory as the driver reports it.
 COMMON_GPUS = {"24 GB": 23, "48 GB": 45, "80 GB": 79, "96 GB": 95, "141 GB": 139}
@@ -116,13 +119,15 @@ def ways_out(wanted: Demand, found: Fit, available: int) -> list[str]:
     return out
 
 
-def estimate(weights: Weights, held: int, room: int) -> list[str]:
-    """The first quantisation that fits, where nobody knows of a real one. `held`: how many bytes of
+def estimate(
+    weights: Weights, held: int, room: int, forms: Mapping[str, int] = QUANTISED
+) -> list[str]:
+    """The first of `forms` that fits, where nobody knows of a real one. `held`: how many bytes of
     the weights lie where there is `room` for some, in bytes."""
     if weights.dtype not in _WIDE:
         return []
     halved = 2000 if weights.dtype == "F32" else 1000
-    for name, thousandths in QUANTISED.items():
+    for name, thousandths in forms.items():
         if held * thousandths // halved <= room:
             total = weights.total * thousandths // halved
             return [f"a variant quantised to {name} has about {total:,} bytes and fits"]

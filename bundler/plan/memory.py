@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airgap import limits
+from airgap.engines import registry as engines
 from airgap.format.facts import Facts
 from airgap.format.request import Request
 from airgap.format.types import Serve
@@ -81,14 +82,18 @@ def reckon(serve: Serve, model: Looked, place: Place) -> Memory:
 
 
 def _on_cpu(serve: Serve, model: Looked, wanted: Demand, memory: int | None) -> Memory:
-    cache = (serve.kv_cache_gib or 0) << 30 or wanted.cache(1) * (wanted.sequences or 1)
+    plans = engines.named(serve.engine).plans_sequences
+    cache = wanted.cache(1)
+    if plans:
+        cache = (serve.kv_cache_gib or 0) << 30 or cache * (wanted.sequences or 1)
     total = model.weights.total
     needs = total + cache + fit.RESERVE_BYTES
     ways: list[str] = []
     guess: list[str] = []
     if memory is not None and needs > memory:
         left = (memory - total - fit.RESERVE_BYTES) // limits.GIB
-        if left > 0 and left * limits.GIB >= wanted.cache(1):
+        if plans and left > 0 and left * limits.GIB >= wanted.cache(1):
             ways.append(f"kv-cache-gib = {left} fits; more sequences wait")
-        guess = fit.estimate(wanted.weights, total, memory - cache - fit.RESERVE_BYTES)
+        room = memory - cache - fit.RESERVE_BYTES
+        guess = fit.estimate(wanted.weights, total, room, fit.QUANTISED_ON_CPU)
     return Memory(model, wanted, None, ways, [], guess, needs, memory)

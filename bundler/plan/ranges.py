@@ -92,12 +92,19 @@ class HubSource:
                 for _ in range(_MAX_REDIRECTS):
                     with client.stream("GET", url, headers={**access.headers(url), **span}) as r:
                         if r.is_redirect and r.next_request is not None:
-                            url = str(r.next_request.url)
+                            url = _onward(name, url, str(r.next_request.url))
                             continue
                         return _whole(name, _body(r, name, offset, count), count)
         except (httpx2.HTTPError, httpx2.InvalidURL) as e:
             raise _failed(name, f"{type(e).__name__}: {e}") from e
         raise _failed(name, f"more than {_MAX_REDIRECTS} redirects")
+
+
+def _onward(name: str, url: str, to: str) -> str:
+    """Where a redirect leads; never from https to http, as in a fetch."""
+    if url.startswith("https:") and not to.startswith("https:"):
+        raise _failed(name, "it redirects from https to http")
+    return to
 
 
 @functools.cache

@@ -37,6 +37,11 @@ class Plan:
         return sum(p.bytes for p in self.parts)
 
     @property
+    def complete(self) -> bool:
+        """Whether the size of everything is known."""
+        return not any(p.unknown for p in self.parts)
+
+    @property
     def download(self) -> int:
         """Bytes that are not here yet."""
         return sum(p.bytes - p.here for p in self.parts)
@@ -60,9 +65,11 @@ class Plan:
 
 
 def _named(variant: Variant) -> str:
-    """As a request would name it."""
+    """As a request would name it; whose it is stands beside it."""
     include = f', include = ["{variant.include}"]' if variant.include else ""
-    return f'repo = "{variant.repo}", revision = "{variant.commit}"{include} fits'
+    named = f'repo = "{variant.repo}", revision = "{variant.commit}"{include} fits'
+    whose = "the same publisher" if variant.same_publisher else f"published by {variant.publisher}"
+    return f"{named} ({whose}, {variant.downloads:,} downloads lately: look at it first)"
 
 
 def reckon(

@@ -24,11 +24,14 @@ def text(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterator[Line]:
     for part in plan.parts:
         yield Line(part.kind, _part(part))
+    least = "" if plan.complete else "at least "
     left = "" if plan.download == plan.total else f", {size_text(plan.download)} to download"
-    yield Line("payload", f"{plan.total:,} bytes ({size_text(plan.total)}){left}")
+    yield Line("payload", f"{least}{plan.total:,} bytes ({size_text(plan.total)}){left}")
     counts = (f"{n} x {_NAMES[m]}" for m, n in plan.media.items())
-    yield Line("media", ", or ".join(counts))
-    yield Line("disk", _disk(plan))
+    yield Line("media", least + ", or ".join(counts))
+    yield Line("NO" if plan.disk.lacking else "disk", _disk(plan, least))
+    if plan.disk.lacking:
+        yield Line("", f"do: free {plan.disk.lacking:,} bytes there, or name another --root there")
     if plan.memory is not None:
         yield from _memory(plan.memory)
         yield from _variants(plan)
@@ -42,19 +45,22 @@ def _lines(plan: Plan) -> Iterator[Line]:
 
 
 def _part(part: Part) -> str:
-    size = f"{part.files} files, {part.bytes:,} bytes" if part.files else "size unknown"
+    least = "at least " if part.unknown else ""
+    size = f"{part.files} files, {least}{part.bytes:,} bytes" if part.files else "size unknown"
     here = f", {size_text(part.here)} here already" if part.here else ""
     note = f" ({part.note})" if part.note else ""
     return f"{part.name}: {size}{here}, {part.source}{note}"
 
 
-def _disk(plan: Plan) -> str:
+def _disk(plan: Plan, least: str) -> str:
     d = plan.disk
-    needs = f"the host needs {d.imported:,} bytes for the import"
+    needs = f"the host needs {least}{d.imported:,} bytes for the import"
     needs += f" and about {size_text(d.unpacked)} to unpack" if d.unpacked else ""
     if d.free is None:
         return f"{needs}; nobody measured what it has (--host host.json)"
-    verdict = f"free {d.lacking:,} bytes more" if d.lacking else "enough"
+    verdict = f"{d.lacking:,} bytes are lacking" if d.lacking else "enough"
+    if least and not d.lacking:
+        verdict += " for what is known"
     return f"{needs}; it has {size_text(d.free)} free: {verdict}"
 
 
@@ -136,6 +142,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "target": plan.request.target.to_json(),
         "parts": [vars(p) for p in plan.parts],
         "payload": plan.total,
+        "complete": plan.complete,
         "download": plan.download,
         "media": plan.media,
         "disk": {**vars(plan.disk), "lacking": plan.disk.lacking},
@@ -162,6 +169,8 @@ def _variant_json(v: Variant) -> dict[str, Any]:
         "weights": v.memory.model.weights.total,
         "download": v.memory.model.part.bytes,
         "downloads": v.downloads,
+        "publisher": v.publisher,
+        "same-publisher": v.same_publisher,
         "fits": v.memory.fits,
         "sequences": v.memory.sequences,
         "lacking": v.memory.found.lacking if v.memory.found else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from airgap.engines import registry as engines
 from airgap.errors import UsageError
-from airgap.format.facts import CDI_SINCE, Facts
+from airgap.format.facts import Facts, engine_of
 from airgap.format.request import Request, TargetRequest
 from airgap.format.types import Serve
 from bundler import facts as measured
@@ -87,10 +87,10 @@ def _image(reference: str, platform: str, found: Facts) -> Iterator[Judgement]:
     other = {v: k for k, v in _MACHINES.items()}.get(found.machine, found.machine)
     do = f'platform = "linux/{other}"'
     yield Judgement(machine == found.machine, "image", text, do)
-    engines = [f"{r.name} {r.version}" for r in found.runtimes if r.name in ("podman", "docker")]
-    text = f"runs in {', '.join(engines)}" if engines else "no podman or docker on the host"
+    here = [f"{r.name} {r.version}" for r in found.runtimes if r.name in ("podman", "docker")]
+    text = f"runs in {', '.join(here)}" if here else "no podman or docker on the host"
     do = 'install podman there, or serve from wheels (serve.runtime = "venv")'
-    yield Judgement(bool(engines), "image", text, do)
+    yield Judgement(bool(here), "image", text, do)
 
 
 def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
@@ -124,13 +124,10 @@ def _accelerator(request: Request, found: Facts) -> Iterator[Judgement]:
 
 def _for_containers(found: Facts) -> Iterator[Judgement]:
     """Whether the container engine that would be taken gives its containers the GPUs."""
-    engine = next((r for n in CDI_SINCE for r in found.runtimes if r.name == n), None)
-    if engine is not None:
-        least = CDI_SINCE[engine.name]
-        if tuple(int(n) for n in engine.version.split(".")[:2]) < least:
-            text = f"{engine.name} {engine.version} gives containers no GPUs by CDI"
-            do = f"install {engine.name} {least[0]}.{least[1]} or newer on the host"
-            yield Judgement(False, "image", text, do)
+    engine = engine_of(found.runtimes)
+    if engine is not None and engine.lacks_cdi:
+        text = f"{engine.name} {engine.version} gives containers no GPUs by CDI"
+        yield Judgement(False, "image", text, f"install {engine.lacks_cdi} on the host")
     if not found.cdi:
         text = "no CDI file gives containers the GPUs"
         do = "run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` on the host"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from airgap import limits
@@ -52,6 +52,12 @@ class Variant:
     include: str
     downloads: int
     memory: Memory
+    same_publisher: bool = False
+
+    @property
+    def publisher(self) -> str:
+        """Whose repository it is."""
+        return self.repo.partition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -107,13 +113,15 @@ def suggest(
     weakest = None if place.cpu else min(tenths, default=0)
     search = _Search(serve, asked, place, weakest, base, store, Hub.find())
     listed, error = _listed(search)
+    assert asked.model.revision is not None  # noqa: S101 - the caller looked
+    publisher = asked.model.revision.repo.partition("/")[0]
     found: list[Variant] = []
     left: list[Left] = []
     for one in listed:
         sink(Line("look at", f"{one.repo}, perhaps a quantised form that fits"))
         seen = _seen(search, one)
         if isinstance(seen, Variant):
-            found.append(seen)
+            found.append(replace(seen, same_publisher=seen.publisher == publisher))
         else:
             left.append(seen)
     found.sort(key=lambda v: _rank(search, v))
@@ -127,12 +135,19 @@ def _seen(search: _Search, one: Listed) -> Variant | Left:
         return Left(one.repo, f"{e.what}: {e.why}")
 
 
-def _rank(search: _Search, variant: Variant) -> tuple[bool, int]:
-    """Those that fit first; of them the nearest to the original, which loses least. Of two of one
-    size the more downloaded stays first, as listed."""
+def _rank(search: _Search, variant: Variant) -> tuple[bool, bool, int, int]:
+    """Those that fit first; of them those of the model's own publisher; then what many fetched, by
+    orders of magnitude; then the nearest to the original, which loses least. How large it is, is
+    its author's to choose, so that decides last."""
     whole = max(1, search.asked.model.weights.total)
     size = variant.memory.model.weights.total * _STEPS // whole
-    return not variant.memory.fits, -size if variant.memory.fits else size
+    fits = variant.memory.fits
+    return (
+        not fits,
+        not variant.same_publisher,
+        -len(str(variant.downloads)),
+        -size if fits else size,
+    )
 
 
 def _listed(search: _Search) -> tuple[list[Listed], str]:

@@ -34,7 +34,7 @@ def look(
     here = sum(size for c, size in known if _lies_here(c) or workspace.store.has(c.sha256, size))
     source = ", ".join(wheels.requirements) or str(wheels.pylock)
     unknown = len(chosen) - len(known)
-    note = f"{unknown} of unknown size" if unknown else ""
+    note = f"{unknown} of unknown size: their servers tell no length" if unknown else ""
     total = sum(size for _, size in known)
     return Part(wheels.name, "wheels", source, len(chosen), total, here, unknown, note)
 

@@ -7,7 +7,7 @@ it is tagged or annotated as, says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airgap.errors import FormatError
@@ -101,7 +101,7 @@ def _sound(files: Sequence[Subject], result: ScanResult) -> list[_Attachment]:
         try:
             out.append(_attachment(digest, mine))
         except (Fault, FormatError) as e:
-            _refuse(result, mine, e)
+            refuse(result, mine.values(), None, e)
             continue
         result.covered |= {s.path for s in mine.values()}
     return out
@@ -133,8 +133,10 @@ def _hear(
         signature = one.manifest.layer_annotation(number, signatures.SIGNATURE) or ""
         if subject.size <= bounds.MAX_SIGNATURE_BYTES:
             digest, by = signatures.read(_bytes(subject), signature, keys)
-            said.note(Attested(by, _SIMPLY, frozenset([digest])), subject)
-        return []
+            if said.note(Attested(by, _SIMPLY, frozenset([digest])), subject):
+                return []
+        text = f"none of the {len(keys)} keys that the policy names signed this image by it"
+        return [finding(NAME, subject, "image.signature-unproven", "low", text)]
     if kind not in (*attestations.KINDS, STATEMENT):
         return []
     label = one.manifest.layer_annotation(number, _LABEL)
@@ -216,9 +218,12 @@ def _check_text(subject: Subject) -> None:
     proven(subject.file, subject.sha256, None)
 
 
-def _refuse(result: ScanResult, files: Mapping[str, Subject], e: Fault | FormatError) -> None:
-    """None of these files is covered; one finding says why."""
+def refuse(
+    result: ScanResult, files: Iterable[Subject], about: Subject | None, e: Fault | FormatError
+) -> None:
+    """None of these files is covered; one finding, about one of them, says why."""
     id = e.id if isinstance(e, Fault) else "image.manifest"
     text = e.message if isinstance(e, Fault) else f"{e.where}: {e.why}"
-    result.findings.append(finding(NAME, next(iter(files.values())), id, "high", text))
-    result.unscanned += [Unscanned(s.path, "the image is not sound") for s in files.values()]
+    listed = list(files)
+    result.findings.append(finding(NAME, about or listed[0], id, "high", text))
+    result.unscanned += [Unscanned(s.path, "the image is not sound") for s in listed]

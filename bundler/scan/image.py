@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,8 +25,12 @@ from bundler.scan.interface import OnBytes, ScanResult, Subject, Unscanned, unhe
 from bundler.scan.memory import Task, proven
 from bundler.scan.report import Fault, finding, shown
 
-NAME = "image"
+NAME = attached.NAME
 _SHOWN_FILES = 8
+# Variables by which an image changes what an engine loads, allows or asks for.
+_LOADS = re.compile(r"LD_(?!LIBRARY_PATH$)|PYTHON(?!DONTWRITE|UNBUFFERED|IOENC|_)|VLLM_|LLAMA_")
+# Folders that a container of ours can write to.
+_WRITABLE = re.compile(r"/(tmp|var/tmp|run|dev/shm|home|var/lib/airgap)(/|$)")
 
 
 class ImageScanner:
@@ -53,7 +58,7 @@ class ImageScanner:
             manifest = _manifest(own)
             config = _agreed(manifest, by_path)
         except (Fault, FormatError) as e:
-            _refuse(result, by_path.values(), own, e)
+            attached.refuse(result, by_path.values(), own, e)
             return result
         assert own is not None  # noqa: S101 - _manifest refused otherwise
         result.covered |= {by_path[p].path for p in ("manifest.json", "config.json")}
@@ -61,6 +66,7 @@ class ImageScanner:
             result.covered.add(by_path["index.json"].path)
         text = f"runs {shown(' '.join(config.command))} as user {shown(config.user or 'root')}"
         result.findings.append(finding(NAME, own, "image.runs", "info", text))
+        result.findings += _environment(own, config)
         self._layers(manifest, config, by_path, result, on_bytes)
         self._attached(by_path, result)
         return result
@@ -131,9 +137,28 @@ def _agreed(manifest: oci.Manifest, by_path: Mapping[str, Subject]) -> oci.Confi
     return config
 
 
+def _environment(own: Subject, config: oci.Config) -> list[Finding]:
+    """What the image has every program of it load, or look for programs in: it stands before what
+    the host closes by variables, which count for an engine that was not replaced."""
+    out = []
+    loads = sorted(n for n in config.environment if _LOADS.match(n))
+    if loads:
+        text = f"sets {shown(', '.join(loads)[:200])}: code or settings that the engine starts with"
+        out.append(finding(NAME, own, "image.environment", "low", text))
+    places = config.environment.get("PATH", "").split(":")
+    loose = [p for p in places if p and (not p.startswith("/") or _WRITABLE.match(p))]
+    if loose:
+        text = f"looks for programs in {shown(loose[0])}, where the engine itself may write"
+        out.append(finding(NAME, own, "image.search-path", "high", text))
+    return out
+
+
 def _check_index(index: Subject, own: Subject, config: oci.Config) -> None:
     """The index names this manifest, and for the platform that the configuration says."""
-    for entry in oci.read_index(_read(index)):
+    data = _read(index)
+    if oci.media_type_of(data, "", default=oci.OCI_INDEX) not in oci.INDEX_TYPES:
+        raise Fault("image.manifest", "index.json calls itself something else than an index")
+    for entry in oci.read_index(data):
         if entry.descriptor.sha256 == own.sha256:
             if not oci.same_platform(entry.platform, config.platform):
                 text = f"the index says {shown(entry.platform)}, it is {shown(config.platform)}"
@@ -208,14 +233,3 @@ def _layer_path(number: int) -> str:
 def _beside(path: PurePosixPath) -> bool:
     """Whether a file is one of a referrer's; the others are the image's own."""
     return path.parts[0] == attached.FOLDER and len(path.parts) > 2
-
-
-def _refuse(
-    result: ScanResult, subjects: Iterable[Subject], about: Subject | None, e: Fault | FormatError
-) -> None:
-    """None of these is covered; one finding says why."""
-    id = e.id if isinstance(e, Fault) else "image.manifest"
-    text = e.message if isinstance(e, Fault) else f"{e.where}: {e.why}"
-    files = list(subjects)
-    result.findings.append(finding(NAME, about or files[0], id, "high", text))
-    result.unscanned += [Unscanned(s.path, "the image is not sound") for s in files]

@@ -33,6 +33,9 @@ def _load(pem: str) -> Key:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+    if "-----BEGIN PUBLIC KEY-----" not in pem:
+        # Hosts know a key by the SHA-256 of what this form holds.
+        raise _no_key("it is in another form")
     try:
         key = serialization.load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as e:

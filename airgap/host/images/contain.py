@@ -61,8 +61,10 @@ def main(paths: HostPaths, name: str, version: str, port: int) -> int:
 
 
 def _make_scratch(place: DeploymentPaths) -> None:
-    """The folders that the container writes to: empty, and its own."""
-    fsio.remove_tree(launch.socket_folder(place))
+    """The folders that the container writes to, its own. Empty, but its home: what an engine
+    compiled stays there."""
+    for folder in (launch.socket_folder(place), place.tmp):
+        fsio.remove_tree(folder)
     for folder in launch.scratch(place):
         fsio.make_dirs(folder, 0o700)
         with fsio.disk_errors(f"handing {folder} to the container"):

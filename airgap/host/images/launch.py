@@ -51,6 +51,15 @@ def scratch(place: DeploymentPaths) -> tuple[Path, ...]:
     return (socket_folder(place), place.run / "home", place.tmp)
 
 
+def environment(plan: LaunchPlan, manifest: Manifest) -> dict[str, str]:
+    """What the container is given. With GPUs hooks of the host itself run beside it: what an image
+    would have loaded into every program must not reach them (CVE-2025-23266)."""
+    env = dict(plan.env)
+    if manifest.target.accelerator.startswith("cuda"):
+        env |= {"LD_PRELOAD": "", "LD_AUDIT": ""}
+    return env
+
+
 def run_argv(
     tool: Tool, container: Container, plan: LaunchPlan, manifest: Manifest, place: DeploymentPaths
 ) -> tuple[str, ...]:
@@ -67,7 +76,7 @@ def run_argv(
         words += ["--device", GPUS]
     for mount in mounts(place, socket_folder(place)):
         words += ["--mount", mount]
-    for name, value in sorted(plan.env.items()):
+    for name, value in sorted(environment(plan, manifest).items()):
         words += ["--env", f"{name}={value}"]
     program, *arguments = plan.argv
     if program:

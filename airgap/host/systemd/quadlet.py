@@ -111,7 +111,7 @@ def _keys(podman: Podman, manifest: Manifest, plan: LaunchPlan, image: str) -> I
         yield f"ShmSize={launch.SHARED_MEMORY}"
     if manifest.target.accelerator.startswith("cuda"):
         yield f"AddDevice={launch.GPUS}"
-    for name, value in sorted(plan.env.items()):
+    for name, value in sorted(launch.environment(plan, manifest).items()):
         yield f"Environment={quoted(f'{name}={value}')}"
 
 

@@ -149,7 +149,7 @@ class RegistryAccess:
             answer = self._ask(client, realm)
         if answer.status_code in (400, 401, 403):
             raise self._denied(answer.status_code)
-        if answer.status_code != 200 or len(answer.content) > _MAX_TOKEN_BYTES:
+        if answer.status_code != 200:
             raise _unreachable(realm, f"it answered {answer.status_code}")
         try:
             document = answer.json()
@@ -210,10 +210,24 @@ def origin(url: str) -> str:
 
 
 def _send(client: httpx2.Client, method: str, url: str, shown: str, **more: Any) -> httpx2.Response:
+    """A whole answer, of at most _MAX_TOKEN_BYTES as they come over the line."""
     import httpx2
 
+    from bundler.fetch.bounded import bounded
+
+    follow = more.pop("follow_redirects", client.follow_redirects)
+    too_long = _unreachable(shown, f"its answer has more than {_MAX_TOKEN_BYTES:,} bytes")
     try:
-        return client.request(method, url, **more)
+        request = client.build_request(method, url, **more)
+        answer = client.send(request, stream=True, follow_redirects=follow)
+        try:
+            if answer.headers.get("content-encoding", "identity").lower() != "identity":
+                raise _unreachable(shown, "it answers packed, which nobody asked for")
+            bounded(answer, _MAX_TOKEN_BYTES, lambda: too_long)
+            answer.read()
+        finally:
+            answer.close()
+        return answer
     except (httpx2.HTTPError, httpx2.InvalidURL) as e:
         raise _unreachable(shown, f"{type(e).__name__}: {e}" if str(e) else type(e).__name__) from e
 

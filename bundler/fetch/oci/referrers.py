@@ -22,6 +22,8 @@ from bundler.fetch.oci.registry import Document, Registry
 MAX_REFERRERS = 64
 # A large SBOM has 100 MB.
 MAX_REFERRER_BYTES = 512 * 1024 * 1024
+# Listed manifests that are read beside one image, whether they are carried or not.
+_MAX_READ = 256
 _COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 
 
@@ -40,10 +42,11 @@ def find(registry: Registry, subjects: tuple[str, ...], sink: Sink) -> tuple[Ref
     Raises IntegrityError when there are too many or they are too large, SourceError.
     """
     found: dict[str, Referrer] = {}
+    left = iter(range(_MAX_READ))
     for subject in subjects:
-        _take(found, registry, subject, sink)
+        _take(found, registry, subject, sink, left)
     for sbom in [d for d, r in found.items() if _kinds(r.manifest) & set(SBOMS)]:
-        _take(found, registry, sbom, sink, suffixes=(".sig",), carried=SIGNATURES)
+        _take(found, registry, sbom, sink, left, suffixes=(".sig",), carried=SIGNATURES)
     total = sum(d.size for r in found.values() for d in (r.manifest.config, *r.manifest.layers))
     if total > MAX_REFERRER_BYTES:
         raise _too_much(registry, f"they have {total:,} bytes, {MAX_REFERRER_BYTES:,} are allowed")
@@ -55,12 +58,15 @@ def _take(
     registry: Registry,
     subject: str,
     sink: Sink,
+    left: Iterator[int],
     *,
     suffixes: tuple[str, ...] = _COSIGN_SUFFIXES,
     carried: tuple[str, ...] = CARRIED,
 ) -> None:
-    """Put what speaks about `subject` into `found`."""
+    """Put what speaks about `subject` into `found`; `left` counts what may be read."""
     for document in _documents(registry, subject, suffixes, sink):
+        if next(left, None) is None:
+            raise _too_much(registry, f"more than {_MAX_READ} were looked at")
         referrer = _read(document, subject, registry, sink, carried)
         if referrer is not None:
             found[document.sha256] = referrer

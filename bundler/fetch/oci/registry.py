@@ -26,6 +26,8 @@ MAX_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 30.0
 _STALL_SECONDS = 60.0
+# Seconds for one whole document, however steadily it drips.
+_DOCUMENT_SECONDS = 300.0
 _PROBE_SECONDS = 10.0
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -248,8 +250,11 @@ def access_to(base: str, reference: Reference) -> RegistryAccess:
 
 def _bounded(response: httpx2.Response, reference: Reference, most: int, what: str) -> bytes:
     data = bytearray()
+    until = time.monotonic() + _DOCUMENT_SECONDS
     for chunk in response.iter_raw(65536):
         data += chunk
+        if time.monotonic() > until:
+            raise _Again(f"{what} took more than {_DOCUMENT_SECONDS:.0f} s")
         if len(data) > most:
             raise IntegrityError(
                 "source.size",

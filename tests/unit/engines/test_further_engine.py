@@ -15,14 +15,17 @@ from airgap.format.manifest import Manifest
 from airgap.format.request import ModelRequest, Request, WheelsRequest
 from airgap.format.types import Serve, Target
 from airgap.host import hardware, preflight
+from airgap.host.images import launch, tool
 from airgap.host.paths import HostPaths
 from airgap.host.preflight import NotFit
 from bundler import request as requests
+from bundler.evidence import report
 from bundler.lock import make_lock
 from bundler.plan import suits
 from bundler.workspace import Workspace
+from tests.unit.evidence.test_evidence import MANIFEST, MODEL, TEMPLATE, WHEELS, sha
 from tests.unit.fetch.wheel_maker import make_wheel
-from tests.unit.host.parts import make_manifest
+from tests.unit.host.parts import image_manifest, make_manifest
 from tests.unit.request.test_facts import HOST
 
 NAME = "third"
@@ -34,6 +37,7 @@ class Third:
 
     name = NAME
     formats = ("gguf",)
+    plans_sequences = False
     health_path = "/up"
 
     def system_libraries(self, accelerator: str) -> tuple[SystemLibrary, ...]:
@@ -141,6 +145,35 @@ def test_the_preflight_names_what_this_host_lacks(
     assert [p.what for p in e.value.problems] == ["system library", "processor"]
     assert "libthird-cpu.so.1" in e.value.why and "third's wheels need amx_tile" in e.value.why
     assert not paths.deployments.exists()
+
+
+@pytest.mark.usefixtures("third")
+@pytest.mark.parametrize("given", [True, False])
+def test_the_report_says_whether_it_is_started_with_the_template(given: bool) -> None:
+    model = replace(MODEL, chat_template=sha(TEMPLATE))
+    serve = Serve(engine=NAME, name="t", enforce_eager=given)
+    manifest = replace(MANIFEST, artifacts=(model, WHEELS), serve=serve)
+    said = report._use(manifest, model, sha(TEMPLATE))
+    assert (said == report._STARTED) is given
+
+
+@pytest.mark.usefixtures("third")
+def test_it_is_contained_as_it_says(tmp_path: Path) -> None:
+    """The command line of its container, its shared memory and its end."""
+    paths = HostPaths(tmp_path / "host")
+    manifest = image_manifest(make_manifest(paths, serve=Serve(engine=NAME, name="tiny")))
+    place = paths.deployment("tiny", "1")
+    plan = registry.engine_for(manifest).contained(manifest, place, "/run/x.sock")
+    engine = tool.Docker("/usr/bin/docker", paths)
+    argv = launch.run_argv(engine, launch.Container("id", "n", "l"), plan, manifest, place)
+    assert argv[-3:] == ("id", "/run/x.sock", "tiny")
+    assert not any(word.startswith("--shm-size") for word in argv)
+    assert registry.engine_for(manifest).explain("why") == Meaning("why", "")
+    assert not any("LD_PRELOAD" in word for word in argv)
+    gpu = replace(manifest, target=replace(manifest.target, accelerator="cuda-13"))
+    argv = launch.run_argv(engine, launch.Container("id", "n", "l"), plan, gpu, place)
+    # Hooks that hand GPUs over run on the host, with what the image would have them load.
+    assert {"LD_PRELOAD=", "LD_AUDIT=", launch.GPUS} <= set(argv)
 
 
 def test_it_is_launched(tmp_path: Path, third: Third) -> None:

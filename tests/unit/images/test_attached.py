@@ -331,7 +331,9 @@ def test_bill_of_materials_without_a_signature_of_its_own_is_told(
         made.manifest(sign(made, about, key), f"sha256-{bill}.sig")
     image, found, ids = pulled(workspace, faulty)
     told = ["image.attestation-unproven"] if fault == "provenance" else []
-    assert sorted(ids) == [*told, "image.sbom-unsigned"]
+    # By a stranger, or about something that is not here, it signs nothing.
+    nothing = ["image.signature-unproven"] if fault in ("key", "another's") else []
+    assert sorted(ids) == [*told, "image.sbom-unsigned", *nothing]
     assert [(f.severity, f.sha256) for f in of(found, "image.sbom-unsigned")] == [("low", bill)]
     evidence = look(workspace, image, pem(KEY))
     assert problems(workspace, image, *evidence, pem(KEY)) == []
@@ -390,6 +392,27 @@ def test_too_many_referrers_are_refused(
         pull(workspace, faulty.host)
     assert (e.value.id, e.value.exit_code) == ("source.referrers", 3)
     monkeypatch.setattr(referrers, "MAX_REFERRERS", 5)
+    assert pull(workspace, faulty.host).digest == own
+
+
+def test_what_is_read_beside_one_image_has_an_end(
+    workspace: Workspace, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Things that nobody carries, beside each of several bills of materials, cost requests too."""
+    monkeypatch.setattr(referrers, "_MAX_READ", 12)
+    made = faulty.made
+    own = made.image(TAR, tag="1")
+    bills = [made.manifest({**sbom(made), "annotations": {"n": str(n)}}) for n in range(3)]
+    faulty.referrers[own] = encode(listing(made, *bills))
+    for number, bill in enumerate(bills):
+        odd = [made.descriptor("application/vnd.example", bytes([number, i])) for i in range(5)]
+        many = [made.manifest({**beside(made, o), "subject": None}) for o in odd]
+        faulty.referrers[bill] = encode(listing(made, *many))
+    with pytest.raises(SealiftError) as e:
+        pull(workspace, faulty.host)
+    assert (e.value.id, e.value.exit_code) == ("source.referrers", 3)
+    assert "more than 12 were looked at" in e.value.why
+    monkeypatch.setattr(referrers, "_MAX_READ", 18)
     assert pull(workspace, faulty.host).digest == own
 
 

@@ -172,6 +172,11 @@ def test_a_tag_that_moved_is_told(workspace: Workspace, faulty: Faulty) -> None:
     (found,) = moved.find(asked, lab_lock(image), **held).moved
     assert f"was sha256:{before}, is sha256:{after}" in found.text
     assert blobs(workspace) == kept
+    faulty.made.image(TAR, tag="1")
+    assert moved.find(asked, lab_lock(image), **held).moved == ()
+    index = faulty.made.index({"linux/amd64": before}, tag="1")
+    (above,) = moved.find(asked, lab_lock(image), **held).moved
+    assert above.text == "new      index.json" and index
     faulty.faults["/manifests/1"] = [faults.other_bytes(lambda _: b"[]")]
     lied = moved.find(asked, lab_lock(image), **held)
     assert [u.artifact for u in lied.unanswered] == ["image"] and lied.moved == ()

@@ -12,7 +12,7 @@ import pytest
 
 from airgap.format import oci
 from airgap.format.evidence import Coverage, Findings
-from bundler.scan import bounds, gate
+from bundler.scan import bounds, gate, strictjson
 from tests.unit.images.maker import Made, encode, sha, tar_of
 
 TAR = tar_of({"./hello": b"hello" * 999, "etc/.wh.gone": b"", "etc/.wh..wh..opq": b""})
@@ -227,3 +227,34 @@ def test_referrer_that_is_no_text_is_refused(tmp_path: Path) -> None:
     files[f"{folder}/layers/000"] = b"\x7fELF" + bytes(99)
     found, coverage = look(tmp_path, files)
     assert "image.referrer" in refused(found, coverage, f"{folder}/layers/000")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (["PATH=/opt/venv/bin:/usr/bin", "LD_LIBRARY_PATH=/usr/local/cuda/lib64"], []),
+        (["PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1"], []),
+        (["LD_PRELOAD=/usr/lib/libtcmalloc.so.4"], [("image.environment", "low")]),
+        (["VLLM_SERVER_DEV_MODE=1", "PYTHONPATH=/x"], [("image.environment", "low")]),
+        (["PATH=/tmp:/usr/bin"], [("image.search-path", "high")]),
+        (["PATH=bin:/usr/bin"], [("image.search-path", "high")]),
+        (["PATH=/usr/bin", "PATH=/home/x/bin"], [("image.search-path", "high")]),
+    ],
+)
+def test_what_an_image_has_its_programs_load_is_told(
+    tmp_path: Path, variables: list[str], expected: list[tuple[str, str]]
+) -> None:
+    made = Made()
+    own = made.image(TAR, config={"config": {"Cmd": ["/hello"], "Env": variables}})
+    found, _ = look(tmp_path, files_of(made, own))
+    assert [(f.id, f.severity) for f in found.findings if f.id != "image.runs"] == expected
+
+
+def test_index_that_calls_itself_a_manifest_is_refused(tmp_path: Path) -> None:
+    """One document that is read in two ways (CVE-2021-41190)."""
+    made = Made()
+    own = made.image(TAR)
+    files = files_of(made, own, made.index({"linux/amd64": own}))
+    both = {**strictjson.decode(files["index.json"]), "mediaType": oci.OCI_MANIFEST}
+    found, coverage = look(tmp_path, {**files, "index.json": encode(both)})
+    assert refused(found, coverage, "index.json") == ["image.manifest"]
