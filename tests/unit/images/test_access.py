@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import json
 import stat
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,11 @@ from airgap.errors import SealiftError, SourceError, UsageError
 from airgap.events import Event, silent
 from airgap.format.request import ImageRequest
 from bundler.fetch import download, images, job
-from bundler.fetch.oci import credentials, reference
+from bundler.fetch.oci import credentials, reference, registry
+from bundler.fetch.oci.access import RegistryAccess
 from bundler.fetch.oci.credentials import Credentials
 from bundler.workspace import Workspace
+from tests.unit.fetch import server as web
 from tests.unit.images import faulty as faults
 from tests.unit.images.faulty import Faulty, serving
 from tests.unit.images.maker import tar_of
@@ -262,3 +267,29 @@ def test_challenge_of_a_redirects_target_is_not_followed(
         assert e.value.exit_code == 6
         assert thief.asked("/token") == []
         assert all("authorization" not in h for h in thief.asked(""))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_greeting_without_end_is_not_read(packed: bool) -> None:
+    """`/v2/` is asked before anything is known of the registry; few bytes may unpack to many."""
+    data = b"x" * 400_000
+    with web.serving() as server:
+        server.pages["/v2/"] = greeting(gzip.compress(data) if packed else data, packed)
+        access = RegistryAccess(server.url(""), "team/tiny", None, client=registry.client)
+        with pytest.raises(SourceError) as e:
+            access.headers(server.url("/v2/team/tiny/manifests/1"))
+    assert e.value.id == "source.unreachable"
+    assert ("answers packed" if packed else "more than 262,144 bytes") in e.value.why
+
+
+def greeting(data: bytes, packed: bool) -> web.Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        if packed:
+            handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(data)
+
+    return answer
