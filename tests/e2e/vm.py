@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -115,6 +116,7 @@ class VirtualMachine(Machine):
     disk: Path
     folder: Path
     stick: Path | None = None
+    log: Path | None = None
     memory: str = "3G"
     boot_id: str = field(init=False, default="")
     _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
@@ -135,7 +137,11 @@ class VirtualMachine(Machine):
         argv += ["-chardev", f"file,id=console,path={self.console},append=on"]
         argv += ["-serial", "chardev:console"]
         argv += ["-kernel", str(self.kernel[0]), "-initrd", str(self.kernel[1])]
-        argv += ["-append", "root=/dev/vda ro console=ttyS0", *self._devices(channel)]
+        argv += [
+            "-append",
+            "root=/dev/vda ro console=ttyS0 quiet mitigations=off",
+            *self._devices(channel),
+        ]
         with open(self.folder / "qemu.log", "ab") as log:
             self._process = subprocess.Popen(
                 argv,
@@ -150,7 +156,7 @@ class VirtualMachine(Machine):
         self._wait_up()
 
     def _devices(self, channel: Path) -> Iterator[str]:
-        yield from ("-drive", f"file={self.disk},format=raw,if=virtio,cache=unsafe")
+        yield from self._disk()
         yield from ("-device", "virtio-serial-pci")
         yield from ("-chardev", f"socket,id=line,path={channel},server=on,wait=off")
         yield from ("-device", "virtserialport,chardev=line,name=sealift")
@@ -158,6 +164,19 @@ class VirtualMachine(Machine):
         if self.stick is not None:
             drive = f"file={self.stick},format=raw,if=none,id=stick,readonly=on"
             yield from ("-drive", drive, "-device", "usb-storage,drive=stick,removable=on")
+
+    def _disk(self) -> Iterator[str]:
+        """Its flushes go no further: this machine does not lose its power. Every write and flush is
+        noted in `log`, where there is one."""
+        file = f"file.driver=file,file.filename={self.disk}"
+        yield from ("-blockdev", f"driver=raw,node-name=disk,{file},cache.no-flush=on")
+        if self.log is not None:
+            self.log.touch()
+            log = f"driver=file,node-name=log,filename={self.log}"
+            yield from ("-blockdev", f"{log},cache.no-flush=on")
+            yield from ("-blockdev", "driver=blklogwrites,node-name=noted,file=disk,log=log")
+        node = "disk" if self.log is None else "noted"
+        yield from ("-device", f"virtio-blk-pci,drive={node}")
 
     def _wait_up(self, seconds: float = _BOOT_SECONDS) -> None:
         self._rest = b""
@@ -196,8 +215,10 @@ class VirtualMachine(Machine):
         return self.console.read_text(errors="replace")[-3000:]
 
     def plug(self) -> None:
-        """Mount the stick, as whoever carried it in does."""
-        self.sh(f"mountpoint -q {MEDIA} || mount -o ro /dev/disk/by-label/{LABEL} {MEDIA}")
+        """Mount the stick, as whoever carried it in does, once the kernel has found it."""
+        device = f"/dev/disk/by-label/{LABEL}"
+        self.until(lambda: self.sh(f"test -e {device}", None).code == 0, _BOOT_SECONDS)
+        self.sh(f"mountpoint -q {MEDIA} || mount -o ro {device} {MEDIA}")
 
     def reboot(self, seconds: float = _BOOT_SECONDS) -> None:
         """By systemd; the kernel starts again."""
@@ -214,6 +235,31 @@ class VirtualMachine(Machine):
         self._line.close()
         self._process = None
 
+    def power_off(self, seconds: float = _BOOT_SECONDS) -> None:
+        """By systemd, which writes everything first."""
+        assert self._process is not None
+        self.ask_for("systemctl poweroff")
+        self._process.wait(timeout=seconds)
+        self._line.close()
+        self._process = None
+
+    def check_disk(self) -> Done:
+        """Whether its file system is right, by a look from outside that changes nothing."""
+        return run(["e2fsck", "-f", "-n", str(self.disk)], self.folder)
+
     def close(self) -> None:
+        """Whatever it does: its power is cut."""
         if self._process is not None:
             self.cut()
+
+
+def look_inside(disk: Path, script: str) -> Done:
+    """Mount the disk here, so that its journal is replayed, and run a script among its files."""
+    folder = disk.parent / "inside"
+    folder.mkdir(exist_ok=True)
+    enter = (
+        f"mount -o loop {disk} {folder} && mount -t proc proc {folder}/proc && "
+        f"exec chroot {folder} /bin/sh -c {shlex.quote(script)}"
+    )
+    flags = ["-n", "-m", "-p", "--fork", "--kill-child"]
+    return run(["unshare", *flags, "sh", "-c", enter], disk.parent)
