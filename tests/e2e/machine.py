@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from tests.e2e.world import QUESTION, Done
 
@@ -18,7 +19,9 @@ sys.stdout.write(u.urlopen(r, timeout=120).read().decode())
 
 
 class Machine(ABC):
-    """A host that runs commands for its tests."""
+    """A host that runs commands for its tests. `tokens`: the longest answer it is asked for."""
+
+    tokens: ClassVar[int] = 16
 
     @abstractmethod
     def sh(self, script: str, expect: int | None = 0) -> Done:
@@ -61,7 +64,7 @@ class Machine(ABC):
     def ask(self, port: int, *, model: str = "smol") -> str:
         """A chat answer through the front, from inside; '' when there is none."""
         body = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
-        text = json.dumps(body | {"max_tokens": 16, "temperature": 0})
+        text = json.dumps(body | {"max_tokens": self.tokens, "temperature": 0})
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         done = self.sh(shlex.join(("python3", "-c", ASK, url, text)), expect=None)
         return str(json.loads(done.out)["choices"][0]["message"]["content"]) if done.out else ""

@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from airgap.host import processes
 from tests.caches import alone
@@ -110,6 +111,8 @@ def kernel_of(cache: Path) -> tuple[Path, Path]:
 @dataclass
 class VirtualMachine(Machine):
     """`disk`: what it boots from and writes to. `stick`: what is plugged in, read-only."""
+
+    tokens: ClassVar[int] = 4
 
     emulator: Emulator
     kernel: tuple[Path, Path]
