@@ -10,6 +10,8 @@ ENGINE ?= vllm
 # skopeo, set clocks back with faketime and look at system calls with strace.
 DEMO_PACKAGES := libgomp1 libnuma1
 TEST_PACKAGES := libgomp1 libnuma1 skopeo xfsprogs faketime strace shellcheck mmdebstrap podman runc docker-registry chromium
+# The stick of the virtual machine.
+LONG_PACKAGES := $(TEST_PACKAGES) mtools dosfstools e2fsprogs
 BENCH_PACKAGES := $(TEST_PACKAGES) aria2 curl
 
 .PHONY: demo test test-long bench lint schemas vectors clean help
@@ -18,7 +20,8 @@ help:
 	@echo "make demo    the whole journey on this machine, with a real small model on vLLM"
 	@echo "             (make demo ENGINE=llama.cpp: the small one)"
 	@echo "make test    lint, types, and every test"
-	@echo "make test-long  vLLM and LiteLLM under systemd, from the kit to the removal; images"
+	@echo "make test-long  vLLM and LiteLLM under systemd, from the kit to the removal; images; a"
+	@echo "                virtual machine that loses its power"
 	@echo "make bench   verify, import, fetch and bring-up against what one would use instead"
 	@echo "make clean   remove .venv, .sealift and caches"
 
@@ -66,10 +69,11 @@ test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test-long: $(VENV)/.dev
-	$(call debian,$(TEST_PACKAGES))
+	$(call debian,$(LONG_PACKAGES))
 	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_image_systemd.py tests/e2e/test_vllm_systemd.py
 	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vllm_image.py tests/e2e/test_vllm_standins.py \
 	  -k "test_vllm_image or two_ranks or quantised"
+	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vm.py
 
 bench: $(VENV)/.dev
 	$(call debian,$(BENCH_PACKAGES))

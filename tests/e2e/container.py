@@ -6,18 +6,17 @@ own above it, which a stop and a start keep, as a disk survives a reboot.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import QUESTION, Done, run
+from tests.e2e.machine import Machine
+from tests.e2e.world import Done, run
 
 PACKAGES = "systemd,systemd-sysv,dbus,libgomp1,libnuma1,python3,python3-venv,strace"
 # Rights that a container inside a restricted one has; harmless elsewhere.
@@ -31,7 +30,6 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-AIRGAP = ("/opt/airgap/airgap", "--json")
 
 
 def why_not() -> str | None:
@@ -42,12 +40,21 @@ def why_not() -> str | None:
     return f"not installed: {', '.join(lacking)} (make test installs them)" if lacking else None
 
 
-def make_rootfs(cache: Path, suite: str = "bookworm", more: str = "") -> Path:
-    """Debian 12 (or another `suite`) with systemd, Python and `more` packages, made once."""
-    root = cache / suite
+def make_rootfs(
+    cache: Path,
+    suite: str = "bookworm",
+    more: str = "",
+    *,
+    name: str | None = None,
+    hook: str | None = None,
+) -> Path:
+    """Debian 12 (or another `suite`) with systemd, Python and `more` packages, made once.
+    `hook`: a last script, which gets the folder as $1."""
+    root = cache / (name or suite)
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
         argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}{more}"]
+        argv += ["--customize-hook", hook] if hook else []
         done = run([*argv, suite, str(root)], cache)
         assert done.code == 0, done.err[-2000:]
         (root / "complete").touch()
@@ -55,7 +62,7 @@ def make_rootfs(cache: Path, suite: str = "bookworm", more: str = "") -> Path:
 
 
 @dataclass
-class Container:
+class Container(Machine):
     """`mounts`: folders of this machine to read-only places inside. `init`: what boots it.
     `state`: a folder of this machine that is /var/lib/airgap inside; in the layer when left out."""
 
@@ -87,69 +94,13 @@ class Container:
             pytest.skip(f"podman cannot run a container here: {done.err.strip()[-300:]}")
         self.wait_booted()
 
-    def wait_booted(self, seconds: float = 90) -> None:
-        """Until every unit that starts with the host has, or has failed."""
-        self.until(
-            lambda: (
-                self.sh("systemctl is-system-running", expect=None).out.strip()
-                in ("running", "degraded")
-            ),
-            seconds,
-        )
-
     def reboot(self, seconds: float = 90) -> None:
-        """`seconds`: for what starts with the host, an engine and its gateway among it."""
         self.podman("stop", "-t", "60", self.name)
         self.podman("start", self.name)
         self.wait_booted(seconds)
 
     def sh(self, script: str, expect: int | None = 0) -> Done:
         return self.podman("exec", self.name, "sh", "-c", script, expect=expect)
-
-    def put(self, path: str, text: str) -> None:
-        """Write a file inside."""
-        made = self.folder / "put"
-        made.write_text(text)
-        self.sh(f"mkdir -p '{path.rpartition('/')[0]}'")
-        self.podman("cp", str(made), f"{self.name}:{path}")
-
-    def install_kit(self) -> None:
-        """As an installer does: from the kit at /kit, into /opt/airgap."""
-        self.sh("sh /kit/install.sh /kit/airgap-fingerprints.txt")
-
-    def airgap(self, *words: str, expect: int = 0) -> Done:
-        return self.podman("exec", self.name, *AIRGAP, *words, expect=expect)
-
-    def status(self) -> dict[str, dict[str, object]]:
-        """Version -> what `airgap status` says."""
-        lines = [json.loads(s) for s in self.airgap("status").out.splitlines()]
-        return {str(s["version"]): s for s in lines if "version" in s}
-
-    def serves(self, version: str) -> bool:
-        return self.status().get(version, {}).get("state") == "serving"
-
-    def ask(self, port: int, *, model: str = "smol") -> str:
-        """A chat answer through the front, from inside; '' when there is none."""
-        body = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
-        script = (
-            "import sys, urllib.request as u; kind = {'Content-Type': 'application/json'}; "
-            "r = u.Request(sys.argv[1], sys.argv[2].encode(), kind); "
-            "sys.stdout.write(u.urlopen(r, timeout=120).read().decode())"
-        )
-        text = json.dumps(body | {"max_tokens": 16, "temperature": 0})
-        url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        argv = ("exec", self.name, "python3", "-c", script, url, text)
-        done = self.podman(*argv, expect=None)
-        return str(json.loads(done.out)["choices"][0]["message"]["content"]) if done.out else ""
-
-    def until(self, true: object, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():  # type: ignore[operator]
-            assert time.monotonic() < deadline, self.journal()
-            time.sleep(0.5)
-
-    def journal(self) -> str:
-        return self.sh("journalctl --no-pager -n 60 2>&1", expect=None).out
 
     def close(self) -> None:
         subprocess.run(["podman", "rm", "-f", "-t", "0", self.name], capture_output=True)

@@ -47,16 +47,17 @@ port = {port}
 max-model-len = 512
 [[serve.check]]
 prompt = "{question}"
-expect = "4"
+expect = "{expect}"
 """
 
 
-def request(connected: Connected, registry: str, version: str) -> str:
-    """A request for the image with that tag, as a file."""
+def request(connected: Connected, registry: str, version: str, **changes: str) -> str:
+    """A request for the image with that tag, as a file; `changes` replace values by key."""
     values = {"name": NAME, "version": version, "python": PYTHON, "question": QUESTION}
-    values |= {"image": f"{registry.removeprefix('http://')}/{REPOSITORY}"}
+    values |= {"image": f"{registry.removeprefix('http://')}/{REPOSITORY}", "expect": "4"}
+    values |= {"model": str(connected.parts.gguf), "port": str(connected.port), **changes}
     path = connected.folder / f"{NAME}-{version}.toml"
-    path.write_text(REQUEST.format(**values, model=connected.parts.gguf, port=connected.port))
+    path.write_text(REQUEST.format(**values))
     return str(path)
 
 

@@ -139,6 +139,21 @@ def test_image_lost_by_the_container_engine_is_brought_back(served: ImageLab) ->
     assert len(served.containers()) == 1
 
 
+def test_image_torn_by_a_loss_of_power_in_its_pull_is_brought_afresh(served: ImageLab) -> None:
+    """podman believes that it has the image: only our mark says that a pull came to no end."""
+    served.stop_all()
+    wait_for(lambda: served.containers() == [], 30)
+    storage = served.paths.containers / "storage"
+    (program,) = storage.glob("overlay/*/diff/opt/engine/llama-server")
+    program.write_bytes(b"")
+    image = served.image_manifest("1").image_to_serve()
+    mark = served.paths.containers / "unsettled" / image.digest
+    mark.touch()
+    served.install(served.image_manifest("1"))
+    assert len(served.containers()) == 1
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_layer_damaged_in_the_store_is_refused(
     cut_off: None,

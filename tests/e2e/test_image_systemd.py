@@ -109,7 +109,7 @@ def test_quadlet_service_serves_in_its_place_and_comes_back(
     shown = host.sh(f"/opt/airgap/airgap service show {NAME} --quadlet").out
     host.airgap("stop", NAME)
     host.sh(f"systemctl disable sealift-{NAME}.service")
-    for filename, text in _files(shown):
+    for filename, text in quadlet_files(shown):
         folder = "/etc/systemd/system"
         if filename.endswith(".container"):
             folder = "/etc/containers/systemd"
@@ -127,7 +127,7 @@ def test_quadlet_service_serves_in_its_place_and_comes_back(
     assert host.sh(f"systemctl is-active {UNIT}.service").out == "active\n"
 
 
-def _files(shown: str) -> Iterator[tuple[str, str]]:
+def quadlet_files(shown: str) -> Iterator[tuple[str, str]]:
     """What `airgap service show --quadlet` printed: file name and text."""
     parts = re.split(r"(?m)^# (\S+\.(?:container|socket|service))\n", shown)[1:]
     yield from zip(parts[::2], parts[1::2], strict=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
+from airgap import fsio
 from airgap.errors import HostError, IntegrityError
 from airgap.events import Line, Sink
 from airgap.format import oci
@@ -26,21 +29,57 @@ def bring(paths: HostPaths, image: Image, sink: Sink) -> str:
     `image.digest` when the engine has something else; HostError `host.image-pull`.
     """
     engine = tool.choose(paths)
-    if find(engine, image, paths) is None:
+    already = " already" if find(engine, image, paths) is not None else ""
+    if not already:
         with registry.serving(Store(paths.store), image) as reference:
-            answer = tool.pull(engine, reference)
-            if answer.code != 0:
-                _check_blobs(Store(paths.store), image)
-                raise _refused(engine, image, tool.tail(answer))
-            check(tool.inspect(engine, reference), engine, image, paths)
-        sink(Line("image", f"{image.name} sha256:{image.digest[:16]} is in {engine.name}"))
-    else:
-        sink(Line("image", f"{image.name} sha256:{image.digest[:16]} is in {engine.name} already"))
+            _take_in(paths, image, engine, reference)
+    what = f"{image.name} sha256:{image.digest[:16]}"
+    sink(Line("image", f"{what} is in {engine.name}{already}"))
     return f"{engine.name} image sha256:{image.digest}"
 
 
+def _take_in(paths: HostPaths, image: Image, engine: Tool, reference: str) -> None:
+    """Pull, and note that the image is not whole until all of it is on the disk.
+
+    A container engine notes a layer before the layer's files are on the disk, and takes what it
+    noted for whole: where the power failed, that may be empty files. So what a pull left that did
+    not come to its end becomes part of this image, is removed with it, and comes afresh.
+    """
+    mark = _unsettled(paths, image)
+    doubtful = any(mark.parent.glob("[0-9a-f]*"))
+    fsio.make_dirs(mark.parent, 0o700)
+    fsio.write(mark, b"")
+    id = _pull(paths, image, engine, reference)
+    if doubtful:
+        for words in engine.removal(id):
+            answer = tool.ask(engine, *words)
+            if answer.code != 0:
+                raise _refused(engine, image, tool.tail(answer))
+        _pull(paths, image, engine, reference)
+    os.sync()  # no container engine does
+    with fsio.disk_errors(f"removing {mark}"):
+        mark.unlink()
+        fsio.fsync_dir(mark.parent)
+
+
+def _unsettled(paths: HostPaths, image: Image) -> Path:
+    """There while the image is being taken in."""
+    return paths.containers / "unsettled" / image.digest
+
+
+def _pull(paths: HostPaths, image: Image, engine: Tool, reference: str) -> str:
+    answer = tool.pull(engine, reference)
+    if answer.code != 0:
+        _check_blobs(Store(paths.store), image)
+        raise _refused(engine, image, tool.tail(answer))
+    return check(tool.inspect(engine, reference), engine, image, paths)
+
+
 def find(engine: Tool, image: Image, paths: HostPaths) -> str | None:
-    """The engine's id of exactly this image, or None."""
+    """The engine's id of exactly this image, or None. One that was not taken in to the end may lack
+    files that the engine believes it has."""
+    if _unsettled(paths, image).exists():
+        return None
     for name in (config_digest(paths, image), image.digest):
         seen = tool.inspect(engine, name)
         if seen is not None and _is(seen, image, paths):

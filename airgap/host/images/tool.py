@@ -71,6 +71,11 @@ class Tool(Protocol):
         """What `run` is given beside what every engine knows."""
         ...
 
+    def removal(self, id: str) -> tuple[tuple[str, ...], ...]:
+        """The subcommands that remove an image, by whatever names it goes, and all that is its own
+        alone."""
+        ...
+
 
 def choose(paths: HostPaths) -> Tool:
     """The container engine of this host, podman before docker. HostError `host.no-containers`."""
@@ -211,6 +216,10 @@ class Podman:
         limits_ = [w for limit in _ULIMITS for w in ("--ulimit", _ulimit(*limit))]
         return ("--read-only-tmpfs=false", "--log-driver=none", *limits_)
 
+    def removal(self, id: str) -> tuple[tuple[str, ...], ...]:
+        """Without force: a container that runs from it is in the way."""
+        return (("untag", id), ("rmi", id))
+
 
 @dataclass(frozen=True)
 class Docker:
@@ -237,6 +246,10 @@ class Docker:
     def run_words(self) -> tuple[str, ...]:
         """Its output goes to the attached client only."""
         return ("--log-driver=none",)
+
+    def removal(self, id: str) -> tuple[tuple[str, ...], ...]:  # noqa: ARG002
+        """None: its images may be others' too."""
+        return ()
 
 
 def tail(answer: Answer) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -174,6 +174,9 @@ class Fake:
     def run_words(self) -> tuple[str, ...]:
         return ()
 
+    def removal(self, id: str) -> tuple[tuple[str, ...], ...]:
+        return ()
+
 
 @pytest.fixture
 def paths(tmp_path: Path) -> HostPaths:
@@ -248,3 +251,92 @@ def test_digest_as_docker_says_it_counts(paths: HostPaths) -> None:
     by_manifest = Seen(image.digest, frozenset([f"sha256:{image.digest}"]))
     assert bring.check(by_config, fake, image, paths) == config
     assert bring.check(by_manifest, fake, image, paths) == image.digest
+
+
+class PowerLoss(Exception):
+    """Nothing after this is done."""
+
+
+@dataclass
+class Podman(Fake):
+    """Notes an image at once; its files are torn when the power fails before a sync."""
+
+    noted: bool = False
+    files: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def ask(self, _tool: object, *words: str, seconds: float = 0) -> tool.Answer:
+        self.asked.append(words[0])
+        if words[0] == "pull" and not self.noted:
+            self.noted, self.files = True, "in the page cache"
+        elif words[0] == "rmi":
+            self.noted, self.files = False, ""
+        elif words[0] == "image":
+            there = self.noted and self.seen is not None
+            return tool.Answer(0 if there else 125, json.dumps([self.seen]), "")
+        return tool.Answer(0, "", "")
+
+    def removal(self, id: str) -> tuple[tuple[str, ...], ...]:
+        return tool.Podman("podman", HostPaths(self.folder)).removal(id)
+
+
+@pytest.fixture
+def podman(
+    paths: HostPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Podman, Image]:
+    image, config = an_image(paths)
+    made = Podman({"Id": config, "Digest": f"sha256:{image.digest}"}, tmp_path)
+    monkeypatch.setattr(tool, "choose", lambda _paths: made)
+    monkeypatch.setattr(tool, "ask", made.ask)
+    return made, image
+
+
+def test_image_is_on_the_disk_before_it_counts(
+    paths: HostPaths, podman: tuple[Podman, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, image = podman
+    monkeypatch.setattr(os, "sync", lambda: setattr(made, "files", "on the disk"))
+    bring.bring(paths, image, silent)
+    assert made.files == "on the disk"
+    assert bring.find(made, image, paths) is not None
+
+
+def test_image_whose_pull_lost_its_power_is_pulled_afresh_and_not_run(
+    paths: HostPaths, podman: tuple[Podman, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, image = podman
+
+    def fails() -> None:
+        made.files = "torn"
+        raise PowerLoss
+
+    monkeypatch.setattr(os, "sync", fails)
+    with pytest.raises(PowerLoss):
+        bring.bring(paths, image, silent)
+    assert made.noted and bring.find(made, image, paths) is None
+    monkeypatch.setattr(os, "sync", lambda: None)
+    bring.bring(paths, image, silent)
+    assert made.files == "in the page cache", "podman was believed that the image is whole"
+    made.asked.clear()
+    bring.bring(paths, image, silent)
+    assert "pull" not in made.asked
+
+
+def test_image_whose_doubtful_layers_cannot_be_removed_is_not_taken_for_whole(
+    paths: HostPaths, podman: tuple[Podman, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what another image's pull left: the two may share a layer."""
+    made, image = podman
+    other = paths.containers / "unsettled" / ("a" * 64)
+    other.parent.mkdir(parents=True)
+    other.touch()
+    monkeypatch.setattr(made, "removal", lambda _id: (("rmi-in-use",),))
+    refused = tool.Answer(2, "", "image is in use")
+    plain = made.ask
+    monkeypatch.setattr(
+        tool, "ask", lambda t, *w, **k: refused if w[0] == "rmi-in-use" else plain(t, *w, **k)
+    )
+    with pytest.raises(HostError) as e:
+        bring.bring(paths, image, silent)
+    assert (e.value.id, e.value.why) == ("host.image-pull", "image is in use")
+    assert bring.find(made, image, paths) is None
