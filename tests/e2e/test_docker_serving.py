@@ -46,16 +46,17 @@ def served(
 
 @pytest.mark.usefixtures("fake_gpu")
 def test_gpu_reaches_a_container_of_a_newer_docker_by_cdi(
-    parts: Parts, engine: Pulled, test_cache: Path, tmp_path: Path
+    parts: Parts, engine: Pulled, test_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Before the fixture below: one docker at a time."""
     if os.geteuid() != 0:
         pytest.skip("a docker daemon of one's own needs root")
     with alone(test_cache):
         programs = newer(test_cache)
-    (tmp_path / "daemon.json").write_text('{"features": {"cdi": true}}')
-    with only_docker(programs, tmp_path, "--config-file", str(tmp_path / "daemon.json")):
-        lab = ImageLab(tmp_path / "host", parts, free_port(), pulled=engine)
+    folder = tmp_path_factory.mktemp("newer")  # short: containerd's sockets lie in it
+    (folder / "daemon.json").write_text('{"features": {"cdi": true}}')
+    with only_docker(programs, folder, "--config-file", str(folder / "daemon.json")):
+        lab = ImageLab(folder / "host", parts, free_port(), pulled=engine)
         manifest = lab.image_manifest("1")
         target = replace(manifest.target, accelerator="cuda-13")
         try:
