@@ -29,10 +29,14 @@ def run_foreground(paths: HostPaths, name: str, judge: Judge, sink: Sink = silen
     with paths.exclusive("airgap run"):
         _must_not_run(paths, name)
     old = {number: signal.signal(number, _interrupt) for number in _STOP}
+    active = None
     try:
         with paths.exclusive("airgap run"):
             active = activate.start(paths, name, judge, sink)
         _watch(paths, active.deployment)
+    except KeyboardInterrupt:
+        if active is None:
+            raise
     finally:
         for number in _STOP:
             signal.signal(number, signal.SIG_IGN)
@@ -60,22 +64,20 @@ def _interrupt(_number: int, _frame: types.FrameType | None) -> None:
 
 
 def _watch(paths: HostPaths, deployment: Deployment) -> None:
-    """Until a signal comes. A front that died is started again; an engine is its supervisor's."""
+    """Until a signal ends it (KeyboardInterrupt). A front that died is started again; an engine is
+    its supervisor's."""
     place = deployment.paths
     serve = serving_plan(deployment.manifest)
-    try:
-        while True:
-            where = endpoint.live(place)
-            if where is None or where.state == "failed":
-                raise ServingError(
-                    "serving.engine-died",
-                    f"{deployment.title} does not serve any longer",
-                    why=logs.tail(place.engine_log) or "its supervisor is gone",
-                    do=f"look at {place.engine_log}, then run the same command again",
-                )
-            services.start_front(paths, place.name, serve.port)
-            if serve.gateway is not None:
-                services.start_door(paths, place.name, serve.gateway.port)
-            time.sleep(_LOOK_SECONDS)
-    except KeyboardInterrupt:
-        return
+    while True:
+        where = endpoint.live(place)
+        if where is None or where.state == "failed":
+            raise ServingError(
+                "serving.engine-died",
+                f"{deployment.title} does not serve any longer",
+                why=logs.tail(place.engine_log) or "its supervisor is gone",
+                do=f"look at {place.engine_log}, then run the same command again",
+            )
+        services.start_front(paths, place.name, serve.port)
+        if serve.gateway is not None:
+            services.start_door(paths, place.name, serve.gateway.port)
+        time.sleep(_LOOK_SECONDS)

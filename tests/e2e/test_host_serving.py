@@ -25,6 +25,7 @@ from airgap.host import (
     endpoint,
     front,
     ledger,
+    locks,
     loopback,
     probation,
     probe,
@@ -373,6 +374,7 @@ def test_foreground_serves_until_sigterm_and_takes_all_along(host: HostLab) -> N
     with subprocess.Popen(argv) as process:
         wait_for(lambda: is_healthy(host.port))
         wait_for(lambda: state_of(host, "1").state == "serving")
+        wait_for(lambda: locks.holder(host.paths.lock) is None)  # it has started to the end
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert host.alive() == []
