@@ -136,7 +136,7 @@ class VirtualMachine(Machine):
         """Power on, and wait until it is up."""
         channel = self.folder / "channel"
         channel.unlink(missing_ok=True)
-        argv = [*self.emulator.argv(), "-smp", "2", "-m", self.memory]
+        argv = [*self.emulator.argv(), "-m", self.memory]
         argv += ["-chardev", f"file,id=console,path={self.console},append=on"]
         argv += ["-serial", "chardev:console"]
         argv += ["-kernel", str(self.kernel[0]), "-initrd", str(self.kernel[1])]
