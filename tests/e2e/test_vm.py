@@ -3,7 +3,7 @@ fails while it installs an engine's image and while it changes to the next versi
 Quadlet exactly as rendered, a crash, a reboot by its own kernel; then an engine from wheels.
 
 One machine, in this order; nothing but the kit and the bundles on a USB stick was ever put on it.
-SEALIFT_TEST_LONG=1 or `make test-long` runs it: minutes with KVM, half an hour without.
+SEALIFT_TEST_LONG=1 or `make test-long` runs it: minutes with KVM, more than an hour without.
 """
 
 from __future__ import annotations
