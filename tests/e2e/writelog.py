@@ -76,12 +76,18 @@ def losses(log: Path, disk: Path, copy: Path, points: int) -> Iterator[None]:
     every = max(1, len(parts) // points)
     for number, part in enumerate(parts):
         if number % every == 0 or number == len(parts) - 1:
-            run(["cp", "--sparse=always", str(disk), str(copy)], copy.parent)
+            copied(disk, copy)
             # Of what was not flushed nothing is kept, or the later half without the earlier one.
             kept = part[len(part) // 2 :] if number // every % 2 else []
             apply(log, copy, kept)
             yield
         apply(log, disk, part)
+
+
+def copied(disk: Path, copy: Path) -> None:
+    """With its holes."""
+    done = run(["cp", "--sparse=always", str(disk), str(copy)], copy.parent)
+    assert done.code == 0, done.err
 
 
 def apply(log: Path, disk: Path, some: list[Entry]) -> None:
