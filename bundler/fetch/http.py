@@ -7,6 +7,7 @@ passwords from ~/.netrc. Credentials go to the origin that they are for and nowh
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import threading
@@ -97,7 +98,7 @@ class Web:
         self._timeout = httpx2.Timeout(stall_seconds).as_dict()
         self._sockets = Sockets(read_bytes)
         self._netrc = _passwords()
-        self._certificates = httpx2.create_ssl_context()
+        self._authorities = httpx2.create_ssl_context()
         self._mine = threading.local()
         self._origins: dict[str, httpx2.URL] = {}
         self._clients: list[httpx2.Client] = []
@@ -110,7 +111,7 @@ class Web:
     def _client(self) -> httpx2.Client:
         client: httpx2.Client | None = getattr(self._mine, "client", None)
         if client is None:
-            client = self._mine.client = _client(self._stall, self._certificates)
+            client = self._mine.client = _client(self._stall, self._authorities)
             self._sockets.watch(client)
             self._clients.append(client)
         return client
@@ -216,7 +217,16 @@ def _is_refusal(code: int) -> bool:
     return 400 <= code < 500 and code not in RETRY and code != 416
 
 
-def _client(stall_seconds: float, certificates: ssl.SSLContext) -> httpx2.Client:
+@functools.cache
+def certificates() -> ssl.SSLContext:
+    """The authorities that this machine trusts, for those who ask with a client each time: reading
+    them takes longer than a request."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _client(stall_seconds: float, authorities: ssl.SSLContext) -> httpx2.Client:
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
     import httpx2
@@ -224,7 +234,7 @@ def _client(stall_seconds: float, certificates: ssl.SSLContext) -> httpx2.Client
     return httpx2.Client(
         headers=_HEADERS,
         timeout=stall_seconds,
-        verify=certificates,
+        verify=authorities,
         # A cookie of one host is sent to all its ports: none is kept.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )

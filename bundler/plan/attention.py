@@ -19,7 +19,8 @@ from bundler.scan import bounds
 from bundler.scan.ggufread import ARRAY, FIXED, STRING, Header
 from bundler.scan.report import Fault
 
-_MAX_CONFIG_BYTES = 4 * limits.MIB
+# Of config.json; the largest have some tens of KB.
+MAX_CONFIG_BYTES = 4 * limits.MIB
 # Layers that keep a state of fixed size instead of one entry a token.
 _NO_CACHE = frozenset(("linear_attention", "mamba", "conv", "recurrent", "mlp"))
 _SLIDING = frozenset(("sliding_attention", "local", "local_attention", "chunked_attention"))
@@ -91,7 +92,7 @@ def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int]:
 def decode(data: bytes) -> dict[str, Any]:
     """`config.json` as a table. Raises IntegrityError `plan.header`."""
     try:
-        found = json.loads(data[:_MAX_CONFIG_BYTES])
+        found = json.loads(data[:MAX_CONFIG_BYTES])
     except (ValueError, RecursionError) as e:
         raise _bad("config.json", f"it is not JSON: {str(e)[:100]}") from e
     if not isinstance(found, dict):

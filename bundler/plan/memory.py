@@ -15,7 +15,7 @@ from bundler.plan.model import Looked
 
 
 @dataclass(frozen=True)
-class Place:
+class Machine:
     """Where it is to be served: bytes of each GPU, or of the host for `cpu`. What was not measured
     is empty or None."""
 
@@ -24,7 +24,7 @@ class Place:
     memory: int | None = None
 
     @classmethod
-    def of(cls, request: Request, facts: Facts | None) -> Place:
+    def of(cls, request: Request, facts: Facts | None) -> Machine:
         """What the request aims at, on the host that was measured."""
         if request.target.accelerator == "cpu":
             return cls(True, memory=facts.memory if facts else None)
@@ -65,20 +65,20 @@ class Memory:
         return max(0, left) // cache
 
 
-def reckon(serve: Serve, model: Looked, place: Place) -> Memory:
+def reckon(serve: Serve, model: Looked, machine: Machine) -> Memory:
     """`model` served as `serve` says, there."""
     wanted = fit.demand(serve, model.weights, model.attention)
-    if place.cpu:
-        return _on_cpu(serve, model, wanted, place.memory)
-    if not place.gpus:
+    if machine.cpu:
+        return _on_cpu(serve, model, wanted, machine.memory)
+    if not machine.gpus:
         return Memory(model, wanted, None, [], fit.smallest(wanted), [])
     gpus = serve.tensor_parallel
-    found = fit.fit(wanted, gpus, min(place.gpus[:gpus]))
+    found = fit.fit(wanted, gpus, min(machine.gpus[:gpus]))
     if found.fits:
         return Memory(model, wanted, found, [], [], [])
     room = found.usable - found.reserve - found.cache_per_sequence
     guess = fit.estimate(wanted.weights, found.weights, room)
-    return Memory(model, wanted, found, fit.ways_out(wanted, found, len(place.gpus)), [], guess)
+    return Memory(model, wanted, found, fit.ways_out(wanted, found, len(machine.gpus)), [], guess)
 
 
 def _on_cpu(serve: Serve, model: Looked, wanted: Demand, memory: int | None) -> Memory:

@@ -19,7 +19,6 @@ from bundler.plan.sizes import Part
 from bundler.plan.weights import Weights
 
 _CONFIG = "config.json"
-_MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def look(
     found = weights.of_safetensors(source, files)
     shape, method = None, ""
     if _CONFIG in source.sizes:
-        size = min(source.sizes[_CONFIG], _MAX_CONFIG_BYTES)
+        size = min(source.sizes[_CONFIG], attention.MAX_CONFIG_BYTES)
         config = source.read(_CONFIG, 0, size)
         shape, method = attention.of_config(config), quantised.of_config(config)
     return Looked(part, kind, found, shape, method, revision)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
-import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Protocol
 from airgap import fsio, limits
 from airgap.errors import SourceError
 from airgap.store import open_regular
+from bundler.fetch.http import certificates
 from bundler.fetch.hub_answers import Revision
 from bundler.fetch.hub_api import Hub
 
@@ -88,7 +87,7 @@ class HubSource:
         access = self.hub.access(repo)
         span = {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
         try:
-            with httpx2.Client(timeout=_SECONDS, verify=_certificates()) as client:
+            with httpx2.Client(timeout=_SECONDS, verify=certificates()) as client:
                 for _ in range(_MAX_REDIRECTS):
                     with client.stream("GET", url, headers={**access.headers(url), **span}) as r:
                         if r.is_redirect and r.next_request is not None:
@@ -105,14 +104,6 @@ def _onward(name: str, url: str, to: str) -> str:
     if url.startswith("https:") and not to.startswith("https:"):
         raise _failed(name, "it redirects from https to http")
     return to
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    """Reading the authorities takes longer than a request."""
-    import httpx2
-
-    return httpx2.create_ssl_context()
 
 
 def _body(response: object, name: str, offset: int, count: int) -> bytes:

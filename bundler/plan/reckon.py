@@ -12,7 +12,7 @@ from airgap.store import Store
 from bundler.plan import files, image, memory, sizes, suits, variants, wheels
 from bundler.plan.image import LookedImage
 from bundler.plan.judgement import Judgement
-from bundler.plan.memory import Memory, Place
+from bundler.plan.memory import Machine, Memory
 from bundler.plan.model import Looked, look, tree
 from bundler.plan.sizes import Disk, Part
 from bundler.plan.variants import Suggested, Variant
@@ -113,7 +113,7 @@ def _memory(request: Request, looked: dict[str, Looked], facts: Facts | None) ->
     model = looked.get(serve.model or next(iter(looked), "")) if serve is not None else None
     if serve is None or model is None:
         return None
-    return memory.reckon(serve, model, Place.of(request, facts))
+    return memory.reckon(serve, model, Machine.of(request, facts))
 
 
 def _suggest(
@@ -128,5 +128,5 @@ def _suggest(
     revision = found.model.revision if found is not None and not found.fits else None
     if found is None or revision is None or request.serve is None:
         return None
-    place = Place.of(request, facts)
-    return variants.suggest(request.serve, found, place, facts, base, store, sink)
+    machine = Machine.of(request, facts)
+    return variants.suggest(request.serve, found, machine, facts, base, store, sink)

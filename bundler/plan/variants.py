@@ -23,7 +23,7 @@ from bundler.fetch.choice import stem
 from bundler.fetch.hub_answers import Listed
 from bundler.fetch.hub_api import Hub
 from bundler.plan import attention, memory, quantised, weights
-from bundler.plan.memory import Memory, Place
+from bundler.plan.memory import Machine, Memory
 from bundler.plan.model import Looked, look
 from bundler.plan.ranges import Allowance, HubSource
 from bundler.plan.sizes import Part
@@ -88,7 +88,7 @@ class _Search:
 
     serve: Serve
     asked: Memory
-    place: Place
+    machine: Machine
     capability: int | None
     base: Path
     store: Store
@@ -98,7 +98,7 @@ class _Search:
 def suggest(
     serve: Serve,
     asked: Memory,
-    place: Place,
+    machine: Machine,
     facts: Facts | None,
     base: Path,
     store: Store,
@@ -110,8 +110,8 @@ def suggest(
     """
     gpus = facts.nvidia.gpus[: serve.tensor_parallel] if facts and facts.nvidia else ()
     tenths = [int(g.compute_capability.replace(".", "")) for g in gpus]
-    weakest = None if place.cpu else min(tenths, default=0)
-    search = _Search(serve, asked, place, weakest, base, store, Hub.find())
+    weakest = None if machine.cpu else min(tenths, default=0)
+    search = _Search(serve, asked, machine, weakest, base, store, Hub.find())
     listed, error = _listed(search)
     assert asked.model.revision is not None  # noqa: S101 - the caller looked
     publisher = asked.model.revision.repo.partition("/")[0]
@@ -182,7 +182,7 @@ def _look(search: _Search, one: Listed) -> Variant | Left:
     why = engines.named(search.serve.engine).refuses(model.quantised, search.capability)
     if why or model.format != "safetensors" or model.revision is None:
         return Left(one.repo, why or "its weights are no safetensors")
-    found = memory.reckon(search.serve, model, search.place)
+    found = memory.reckon(search.serve, model, search.machine)
     return Variant(one.repo, model.revision.commit, model.quantised, "", one.downloads, found)
 
 
@@ -201,7 +201,7 @@ def _look_gguf(search: _Search, one: Listed) -> Variant | Left:
         how = quantised.of_gguf(stem(names[0]))
         found = weights.of_gguf(source, names)
         model = Looked(part, "gguf", found, shape, how, revision)
-        return memory.reckon(search.serve, model, search.place)
+        return memory.reckon(search.serve, model, search.machine)
 
     names = _best(groups, lambda names: at(names, search.asked.model.attention).fits)
     # Its own header decides: a card may say that it is made of anything.

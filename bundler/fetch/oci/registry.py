@@ -3,9 +3,7 @@ as raw bytes, bounded, each checked against the digest it was asked for by."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from airgap.errors import IntegrityError, SourceError
 from airgap.events import Sink, Warn
 from airgap.format import oci
+from bundler.fetch.http import RETRY, certificates, retry_after
 from bundler.fetch.oci import credentials
 from bundler.fetch.oci.access import ACCEPT, RegistryAccess, origin
 from bundler.fetch.oci.reference import Reference, is_loopback
@@ -29,7 +28,6 @@ _STALL_SECONDS = 60.0
 # Seconds for one whole document, however steadily it drips.
 _DOCUMENT_SECONDS = 300.0
 _PROBE_SECONDS = 10.0
-_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 # Pages of referrers that are read: 100 entries each is what registries send.
 _MAX_PAGES = 8
@@ -69,16 +67,8 @@ def client() -> httpx2.Client:
         follow_redirects=True,
         headers={"Accept-Encoding": "identity", "User-Agent": "sealift"},
         timeout=_STALL_SECONDS,
-        verify=_certificates(),
+        verify=certificates(),
     )
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    """Reading the authorities takes longer than a request."""
-    import httpx2
-
-    return httpx2.create_ssl_context()
 
 
 class Registry:
@@ -200,8 +190,8 @@ class Registry:
                     self.access.learn(response.headers)
                 if code == 401 and self.access.refused(code, response.headers):
                     raise _Again("the token was renewed", 0.01)
-                if code in _RETRY:
-                    raise _Again(f"the server answered {code}", _seconds(response.headers))
+                if code in RETRY:
+                    raise _Again(f"the server answered {code}", retry_after(response.headers))
                 if code in (400, 404, 405):
                     return None
                 if code != 200:
@@ -266,11 +256,6 @@ def _bounded(response: httpx2.Response, reference: Reference, most: int, what: s
     if length.isdecimal() and int(length) != len(data):
         raise _Again(f"the connection ended after {len(data)} of {length} bytes")
     return bytes(data)
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else None
 
 
 def _scheme(reference: Reference, insecure: bool) -> str:
