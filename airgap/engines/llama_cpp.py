@@ -33,6 +33,10 @@ _CLOSED = {
     "LLAMA_ARG_CORS_ORIGINS": "localhost",
 }
 
+# The supervisor's line about an engine that gave up by itself, and what an error looks like.
+_ENDED = re.compile(r"^supervisor: the engine ended with exit status .*$", re.M)
+_SAID_WHY = re.compile(r"^[\d.]+ E |error|fail", re.M | re.I)
+
 
 class LlamaCpp:
     """The `llama.cpp` engine."""
@@ -76,9 +80,19 @@ class LlamaCpp:
         env["LD_LIBRARY_PATH"] = str(program.parent)
         return LaunchPlan(tuple(argv), env, paths.run, self.health_path)
 
-    def explain(self, log: str) -> Meaning | None:  # noqa: ARG002
-        """Its own last lines say it in full."""
-        return None
+    def explain(self, log: str) -> Meaning | None:
+        """Nothing when its own last lines say it; when they are lost, that they are.
+
+        llama.cpp logs from a thread of its own and ends without waiting for it
+        (ggml-org/llama.cpp#22142), so what it said last is sometimes never written.
+        """
+        ended = _ENDED.split(log)
+        if len(ended) < 2 or _SAID_WHY.search(ended[-2]):
+            return None
+        return Meaning(
+            "llama-server wrote no reason: it ended before its last lines were written",
+            "a further start most likely shows them",
+        )
 
     def contained(self, manifest: Manifest, paths: Place, socket: str) -> LaunchPlan:
         """The image's own program: each image has it elsewhere. A host that ends in `.sock` is a

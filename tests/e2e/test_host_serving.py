@@ -122,7 +122,9 @@ def test_damaged_model_fails_at_once_with_the_engines_own_words(
     with pytest.raises(ServingError) as e:
         host.install(host.manifest("1", gguf=broken))
     assert e.value.id == "serving.engine-died"
-    assert "gguf" in e.value.why.lower()
+    # llama.cpp sometimes ends before it has written its last lines; then the error says that.
+    words = ("bad GGUF version", "wrote no reason")
+    assert sum(w in e.value.why for w in words) == 1, e.value.why
     assert host.current() is None
     assert host.alive() == []
     assert probe.port_is_free(host.port)

@@ -117,3 +117,26 @@ def test_engine_that_this_version_does_not_serve_is_refused(
     with pytest.raises(HostError) as e:
         engine_for(make_manifest(paths, serve=Serve(engine="vllm", name="t")))
     assert e.value.id == "host.engine-unknown"
+
+
+NOISE = "0.00.005.348 I srv  init: The UI is disabled"
+GAVE_UP = "supervisor: the engine ended with exit status 1; start again: True"
+KILLED = "supervisor: the engine was ended by SIGKILL; start again: True"
+BAD = "0.00.009.469 E gguf_init_from_reader: bad GGUF version: 0"
+
+
+@pytest.mark.parametrize(
+    ("log", "lost"),
+    [
+        ([NOISE, GAVE_UP], True),
+        ([GAVE_UP], True),
+        ([NOISE, BAD, GAVE_UP], False),
+        ([NOISE, "error while handling argument", GAVE_UP], False),
+        ([BAD, GAVE_UP, NOISE, GAVE_UP], True),  # an earlier start's reason is not this one's
+        ([NOISE, KILLED], False),  # that it was killed is the reason
+        ([NOISE], False),
+    ],
+)
+def test_llama_server_that_ended_before_it_said_why(log: list[str], lost: bool) -> None:
+    meaning = LlamaCpp().explain("\n".join(log))
+    assert (meaning is not None and "wrote no reason" in meaning.why) == lost
