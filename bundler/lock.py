@@ -87,6 +87,10 @@ def _check_plan(request: Request) -> None:
         _check_named("image", serve.image, [i.name for i in request.image])
     else:
         _check_named("wheels", serve.wheels, [w.name for w in request.wheels])
+    if serve.gateway is not None and serve.gateway.image is not None:
+        _check_named("image", serve.gateway.image, [i.name for i in request.image], ".gateway")
+    elif serve.gateway is not None:
+        _check_named("wheels", serve.gateway.wheels, [w.name for w in request.wheels], ".gateway")
 
 
 def _check_expectations(request: Request) -> None:
@@ -103,11 +107,11 @@ def _check_expectations(request: Request) -> None:
             ) from e
 
 
-def _check_named(kind: str, name: str | None, names: list[str]) -> None:
+def _check_named(kind: str, name: str | None, names: list[str], where: str = "") -> None:
     if len([n for n in names if name in (None, n)]) == 1:
         return
     if name is not None:
-        why = f"serve.{kind} = '{name}', and the request has {', '.join(names) or 'none'}"
+        why = f"serve{where}.{kind} = '{name}', and the request has {', '.join(names) or 'none'}"
     else:
         why = f"the request has {len(names)} [[{kind}]], so serve.{kind} must name one"
     if not names:
@@ -116,7 +120,7 @@ def _check_named(kind: str, name: str | None, names: list[str]) -> None:
         "request.invalid",
         "the serving plan does not fit the request",
         why=why,
-        do=f"add a [[{kind}]] table, or name the right one in [serve]",
+        do=f"add a [[{kind}]] table, or name the right one in [serve{where}]",
     )
 
 

@@ -36,6 +36,7 @@ _COMMANDS = {
     "supervise": Entry("airgap.cli.daemons"),
     "front": Entry("airgap.cli.daemons"),
     "supervise-gateway": Entry("airgap.cli.daemons"),
+    "contain-gateway": Entry("airgap.cli.daemons"),
     "door": Entry("airgap.cli.daemons"),
     "give-back": Entry("airgap.cli.daemons"),
     "contain": Entry("airgap.cli.daemons"),

@@ -70,6 +70,18 @@ def contain(settings: Settings, name: str, version: str, port: int) -> int:
     return container.main(HostPaths(settings.root), name, version, port)
 
 
+@click.command("contain-gateway", hidden=True)
+@click.argument("name")
+@click.argument("version")
+@click.argument("port", type=int)
+@click.pass_obj
+def contain_gateway(settings: Settings, name: str, version: str, port: int) -> int:
+    """Run one gateway's container."""
+    from airgap.host.gateway import inside
+
+    return inside.main(HostPaths(settings.root), name, version, port)
+
+
 @click.command("give-back", hidden=True)
 @click.argument("name")
 @click.argument("version")

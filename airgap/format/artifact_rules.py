@@ -92,7 +92,9 @@ def check_serve(serve: Serve | None, artifacts: Sequence[HasKind]) -> None:
         pick(artifacts, "adapter", adapter, "serve.adapters")
     if serve.vocabularies is not None:
         pick(artifacts, "files", serve.vocabularies, "serve.vocabularies")
-    if serve.gateway is not None:
+    if serve.gateway is not None and serve.gateway.image is not None:
+        pick(artifacts, "image", serve.gateway.image, "serve.gateway.image")
+    elif serve.gateway is not None:
         pick(artifacts, "wheels", serve.gateway.wheels, "serve.gateway.wheels")
 
 

@@ -132,11 +132,27 @@ class Manifest(Document):
         return pick(files, "files", name, "serve")
 
     def gateway_wheels(self) -> Wheels | None:
-        """The wheels of the gateway, when the serving plan has one."""
-        if self.serve is None or self.serve.gateway is None:
+        """The wheels of the gateway, when the serving plan has one that runs from wheels."""
+        if self.serve is None or self.serve.gateway is None or self.serve.gateway.wheels is None:
             return None
         wheels = [a for a in self.artifacts if isinstance(a, Wheels)]
         return pick(wheels, "wheels", self.serve.gateway.wheels, "serve.gateway.wheels")
+
+    def gateway_image(self) -> Image | None:
+        """The image of the gateway, when the serving plan has one that runs from an image."""
+        if self.serve is None or self.serve.gateway is None or self.serve.gateway.image is None:
+            return None
+        images = [a for a in self.artifacts if isinstance(a, Image)]
+        return pick(images, "image", self.serve.gateway.image, "serve.gateway.image")
+
+    def images_to_run(self) -> tuple[Image, ...]:
+        """Every image that the serving plan starts containers of, each once."""
+        inside = self.serve is not None and self.serve.runtime == "image"
+        found = {i.digest: i for i in ([self.image_to_serve()] if inside else [])}
+        gateway = self.gateway_image()
+        if gateway is not None:
+            found.setdefault(gateway.digest, gateway)
+        return tuple(found.values())
 
     @property
     def target_path(self) -> str:

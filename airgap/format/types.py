@@ -109,11 +109,17 @@ class Check(Document):
 @dataclass(frozen=True, kw_only=True)
 class Gateway(Document):
     """The only port that others than this host may reach: an OpenAI-compatible gateway that asks
-    for keys, in front of the engine. `wheels` names the artifact it is installed from."""
+    for keys, in front of the engine. `wheels` or `image` names the artifact it runs from: one of
+    the two, whatever the engine runs from."""
 
     kind: Annotated[str, Choice(("litellm",))] = "litellm"
-    wheels: Name
+    wheels: Name | None = None
+    image: Name | None = None
     port: Port = 8443
+
+    def validate(self) -> None:
+        if (self.wheels is None) == (self.image is None):
+            raise FormatError("format.value", "wheels", "one of wheels and image is to be named")
 
 
 # Which names there are is not the format's to say: a host that does not know one says so.

@@ -1,4 +1,4 @@
-"""Can this host run a bundle's image? A container engine, and GPUs for its containers."""
+"""Can this host run a bundle's images? A container engine, and GPUs for its containers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from airgap.host.fit import Problem
 def problems(manifest: Manifest) -> Iterator[Problem]:
     """Everything that is in the way of a container of it, with GPUs where its target has them."""
     yield from _container_engine()
-    if manifest.target.accelerator.startswith("cuda"):
+    inside = manifest.serve is not None and manifest.serve.runtime == "image"
+    if inside and manifest.target.accelerator.startswith("cuda"):
         yield from _too_old_for_cdi()
         yield from _no_cdi()
 
@@ -23,9 +24,9 @@ def _container_engine() -> Iterator[Problem]:
     if not names & {"podman", "docker"}:
         yield Problem(
             "container engine",
-            "the bundle runs as an image, and neither podman nor docker is here",
-            "install podman from this host's own package source, or bring a bundle whose "
-            "serve.runtime is venv",
+            "the bundle runs from images, and neither podman nor docker is here",
+            "install podman from this host's own package source, or bring a bundle that is "
+            "served from wheels",
         )
 
 

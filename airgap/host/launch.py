@@ -102,6 +102,10 @@ def user_of(paths: HostPaths, *words: str) -> str:
         deployment = load(paths, words[1], words[2])
         if serving_plan(deployment.manifest).runtime == "image":
             return units.ROOT
+    if words[0] == "supervise-gateway":
+        deployment = load(paths, words[1], words[2])
+        if deployment.manifest.gateway_image() is not None:
+            return units.ROOT
     return read(paths).user
 
 

@@ -43,7 +43,7 @@ class NotFit(HostError):
 @dataclass(frozen=True)
 class Needs:
     """Bytes that an install will write: blobs that the store lacks, exactly; estimates of the
-    unpacked environment with room for logs, and of the image in its engine's own storage."""
+    unpacked environments with room for logs, and of images in their engine's own storage."""
 
     import_bytes: int
     unpack_bytes: int
@@ -64,14 +64,13 @@ def needs(paths: HostPaths, manifest: Manifest) -> Needs:
     missing = sum(b.size for b in manifest.blobs() if not store.has(b.sha256, b.size))
     if manifest.serve is None or _is_staged(paths, manifest):
         return Needs(missing, 0)
-    packed = image = 0
-    if manifest.serve.runtime == "image":
-        image = sum(f.size for f in manifest.image_to_serve().files) * limits.IMAGE_UNPACK_FACTOR
+    packed = 0
+    layers = sum(f.size for image in manifest.images_to_run() for f in image.files)
     for wheels in _environments(manifest):
         if not venv.is_built(paths, wheels, manifest.target.python):
             packed += sum(f.size for f in wheels.files)
     unpacked = packed * limits.WHEEL_UNPACK_FACTOR + limits.HOST_RESERVE_BYTES
-    return Needs(missing, unpacked, image)
+    return Needs(missing, unpacked, layers * limits.IMAGE_UNPACK_FACTOR)
 
 
 def _environments(manifest: Manifest) -> Iterator[Wheels]:
@@ -159,9 +158,9 @@ def find_problems(paths: HostPaths, manifest: Manifest, wanted: Needs) -> Iterat
     if serve is None:
         return
     yield from _engine(manifest)
-    if serve.runtime == "image":
+    if manifest.images_to_run():
         yield from containers_fit.problems(manifest)
-    if serve.runtime == "venv" or serve.gateway is not None:
+    if any(_environments(manifest)):
         yield from fit.python(manifest)
         yield from fit.platform(manifest)
     yield from fit.accelerator(manifest, serve)
@@ -270,9 +269,9 @@ def warnings(paths: HostPaths, manifest: Manifest) -> Iterator[Warn]:
         yield Warn("host.clock", text)
     if manifest.serve is None:
         return
-    if manifest.serve.runtime == "image" and system.selinux() == "enforcing":
+    if manifest.images_to_run() and system.selinux() == "enforcing":
         text = (
-            "SELinux may keep the container from the model: once, run `semanage fcontext -a -t "
+            "SELinux may keep the container from what it reads: once, run `semanage fcontext -a -t "
             f"container_file_t '{paths.deployments}(/.*)?'` and `restorecon -R {paths.root}`"
         )
         yield Warn("host.selinux", text)

@@ -19,7 +19,7 @@ from airgap.events import Line, Sink, silent
 from airgap.format import chat_template
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry
-from airgap.host import interpreter, locks, venv
+from airgap.host import locks
 from airgap.host.deployment import Deployment, DeploymentRecord, load, read_record, trees
 from airgap.host.gateway import service as gateway
 from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
@@ -50,10 +50,11 @@ def stage(
     if _is_staged(place, digest):
         relink_files(Store(paths.store), trees(place, manifest))
         runtime.renew(manifest, sink)
+        gateway.renew(paths, manifest, sink)
         sink(Line("stage", f"{manifest.name} {manifest.version} is staged already"))
         return load(paths, manifest.name, manifest.version)
     runtime.choose(manifest)
-    tools = _gateway_tools(manifest, uv, kit)
+    tools = gateway.choose(paths, manifest, uv, kit)
     fsio.remove_tree(place.folder)
     fsio.make_dirs(place.folder, 0o755)
     fsio.make_dirs(place.run, 0o700)
@@ -64,20 +65,9 @@ def stage(
     write_template(place, manifest)
     link_files(store, runtime.files(place, manifest))
     made = runtime.build(place, manifest, sink)
-    sealed = None
-    if tools is not None:
-        sealed = gateway.stage(place, manifest, partial(link_files, store), *tools, sink)
+    sealed = gateway.stage(paths, place, manifest, partial(link_files, store), tools, sink)
     _seal(place, manifest, digest, made, sealed)
     return load(paths, manifest.name, manifest.version)
-
-
-def _gateway_tools(
-    manifest: Manifest, uv: Path | None, kit: Path | None
-) -> tuple[Path, venv.Installer] | None:
-    """A gateway runs from wheels, whatever its engine runs from."""
-    if manifest.gateway_wheels() is None:
-        return None
-    return interpreter.find(manifest.target.python), venv.choose_installer(uv, kit)
 
 
 def _check_digest(manifest: Manifest, digest: str) -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
-import subprocess
 import tarfile
 import zipfile
 from dataclasses import dataclass, fields
@@ -20,6 +18,7 @@ from airgap.format.types import FileEntry
 from airgap.store import Store
 from bundler.digests import blake3_of
 from bundler.fetch import download, images
+from tests.e2e.venv_image import libraries
 from tests.unit.images.maker import Made, push
 
 _PROGRAM = "llama-server"
@@ -37,10 +36,14 @@ class Pulled:
 def pull(made: Made, registry: str, folder: Path) -> Pulled:
     """By way of a real registry: `registry` is its origin, the tag is 1."""
     push(made, registry, "team/engine")
-    reference = f"{registry.removeprefix('http://')}/team/engine:1"
+    return fetch(f"{registry.removeprefix('http://')}/team/engine:1", folder)
+
+
+def fetch(reference: str, folder: Path, name: str = "image") -> Pulled:
+    """An image of a registry, as `sealift` takes it into its store."""
     store = Store(folder)
     store.prepare()
-    request = ImageRequest(reference=reference, platform="linux/amd64")
+    request = ImageRequest(name=name, reference=reference, platform="linux/amd64")
     locked = images.lock_image(request, store, silent)
     download.fetch(images.image_items(locked), store, silent)
     same = {f.name: getattr(locked, f.name) for f in fields(locked) if f.name != "files"}
@@ -56,7 +59,8 @@ def engine_image(wheel: Path, scratch: Path, tag: str) -> Made:
     files = _engine_files(wheel, scratch)
     made = Made()
     config = {"Entrypoint": [f"{FOLDER}/{_PROGRAM}"], "Env": [f"LD_LIBRARY_PATH={FOLDER}"]}
-    layers = (_tar(_libraries(files)), _tar({f"{FOLDER}/{f.name}": f for f in files}))
+    below = {str(p): p for p in libraries(files)}
+    layers = (_tar(below), _tar({f"{FOLDER}/{f.name}": f for f in files}))
     made.image(*layers, tag=tag, config={"config": config})
     return made
 
@@ -85,18 +89,6 @@ def _engine_files(wheel: Path, scratch: Path) -> list[Path]:
                 target.chmod(0o755)
                 out.append(target)
     return out
-
-
-def _libraries(files: list[Path]) -> dict[str, Path]:
-    """What the loader would map for them on this machine, at the paths where it is looked for."""
-    found: dict[str, Path] = {}
-    env = {"LD_LIBRARY_PATH": str(files[0].parent), "PATH": "/usr/bin:/bin"}
-    for file in files:
-        said = subprocess.run(["ldd", str(file)], capture_output=True, text=True, env=env).stdout
-        for path in re.findall(r"(/[^\s]+)\s+\(0x", said):
-            if not path.startswith(str(files[0].parent)):
-                found[path] = Path(path)
-    return found
 
 
 def _tar(files: dict[str, Path]) -> bytes:

@@ -41,15 +41,18 @@ class ImageLab(HostLab):
 
     pulled: Pulled = None  # type: ignore[assignment]
 
-    def image_manifest(self, version: str, *checks: Check) -> Manifest:
+    def put_image(self, pulled: Pulled) -> None:
         store = Store(self.paths.store)
         store.prepare()
-        for f in self.pulled.image.files:
+        for f in pulled.image.files:
             blob = store.blob_path(f.sha256)
             if not blob.exists():
                 blob.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.pulled.store.blob_path(f.sha256), blob)
+                shutil.copyfile(pulled.store.blob_path(f.sha256), blob)
                 blob.chmod(0o444)
+
+    def image_manifest(self, version: str, *checks: Check) -> Manifest:
+        self.put_image(self.pulled)
         found = self.manifest(version, *checks)
         serve = replace(found.serve, runtime="image")  # type: ignore[arg-type]
         models = tuple(a for a in found.artifacts if a.kind == "model")

@@ -24,50 +24,23 @@ from airgap.host.gateway import door, keys, tls
 from airgap.host.installed import verify_installed
 from airgap.host.status import status
 from airgap.host.support import dump
-from tests.e2e.hammer import QUESTION, Hammer, hammering
+from tests.e2e.door_client import DoorClient
+from tests.e2e.hammer import Hammer, hammering
 from tests.e2e.hostlab import SUM, HostLab, Parts, free_port, wait_for
 
 pytestmark = pytest.mark.e2e
 
 
-class Served:
+class Served(DoorClient):
     """A host whose door is open, with one good key."""
 
     def __init__(self, lab: HostLab, wheels: tuple[Path, ...]) -> None:
         self.lab = lab
-        self.port = free_port()
-        self.wheels = wheels
-        self.plan = (Gateway(wheels="gateway", port=self.port), wheels)
-        self.lab.install(self.lab.manifest("1", gateway=self.plan, failover="spare"))
-        with self.lab.paths.exclusive("test"):
-            self.key = keys.add(self.lab.paths, "tests")
-        self.context = ssl.create_default_context(cafile=str(tls.cert_path(lab.paths)))
-
-    def ask(
-        self,
-        method: str = "GET",
-        path: str = "/v1/models",
-        body: object = None,
-        key: str | None = "",
-        **fields: str,
-    ) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and fields of an answer; `key` None sends none, '' the good one."""
-        connection = http.client.HTTPSConnection(
-            "localhost", self.port, timeout=120, context=self.context
-        )
-        headers = {"Content-Type": "application/json", **fields}
-        if key is not None:
-            headers["Authorization"] = f"Bearer {key or self.key}"
-        data = None if body is None else json.dumps(body)
-        connection.request(method, path, data, headers)
-        response = connection.getresponse()
-        found = (response.status, response.read(), dict(response.headers))
-        connection.close()
-        return found
-
-    def chat(self, **more: object) -> tuple[int, bytes, dict[str, str]]:
-        body = {"model": "smol", "messages": [QUESTION], "max_tokens": 8, "temperature": 0}
-        return self.ask("POST", "/v1/chat/completions", {**body, **more})
+        port = free_port()
+        self.plan = (Gateway(wheels="gateway", port=port), wheels)
+        lab.install(lab.manifest("1", gateway=self.plan, failover="spare"))
+        made = DoorClient.of(lab.paths, port)
+        super().__init__(made.paths, made.port, made.key)
 
 
 @pytest.fixture(scope="module")
@@ -251,19 +224,11 @@ def test_certificate_without_its_key_is_refused(served: Served, tmp_path: Path) 
     assert tls.cert_path(served.lab.paths).read_bytes() == before
 
 
-def clients(served: Served) -> Hammer:
-    """Clients of the door, which is not called localhost where they live."""
-    lax = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    lax.check_hostname = False
-    lax.load_verify_locations(str(tls.cert_path(served.lab.paths)))
-    return Hammer(served.port, key=served.key, tls=lax)
-
-
 def test_no_client_of_the_gateway_sees_an_upgrade_or_a_rollback(served: Served) -> None:
     lab = served.lab
     new = lab.manifest("2", SUM, gateway=served.plan)
     lab.stage(new)
-    hammer = clients(served)
+    hammer = served.many()
     with hammering(hammer, ("keep_alive", "fresh", "stream")):
         lab.install(new)
         after = dict(hammer.right)
@@ -284,7 +249,7 @@ def test_engine_of_another_bundle_answers_while_the_own_one_is_down(served: Serv
     assert warned and "nothing serves as spare" in warned[0]
     lab.install(lab.manifest("1", name="spare", port=free_port()))
     place = lab.paths.deployment("smol", "1")
-    hammer = clients(served)
+    hammer = served.many()
     with hammering(hammer):
         wait_for(lambda: len(hammer.right) == 3)
         where = endpoint.live(place)

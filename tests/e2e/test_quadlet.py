@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from airgap.engines.registry import engine_for
 from airgap.errors import HostError
 from airgap.host.deployment import Deployment, DeploymentRecord
 from airgap.host.images import bring, launch, tool
@@ -42,9 +41,8 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
 def argv_of(deployment: Deployment, podman: tool.Podman) -> tuple[str, ...]:
     """The command line by which airgap itself runs that container."""
     place, manifest = deployment.paths, deployment.manifest
-    plan = engine_for(manifest).contained(manifest, place, "/run/airgap/engine.sock")
     container = launch.Container(IMAGE, "sealift-tiny", "x")
-    return launch.run_argv(podman, container, plan, manifest, place)
+    return launch.run_argv(podman, container, launch.of_engine(manifest, place))
 
 
 def test_generated_service_runs_the_container_that_airgap_runs(

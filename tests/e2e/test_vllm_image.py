@@ -18,7 +18,7 @@ from airgap.host.images import tool
 from airgap.host.paths import HostPaths
 from tests.e2e.adapters import expectation, fetch_peft, make_adapter
 from tests.e2e.hostlab import PYTHON, free_port
-from tests.e2e.vllm_image import push_image
+from tests.e2e.venv_image import Recipe, push_image
 from tests.e2e.vllmlab import VllmHost, World
 from tests.e2e.world import QUESTION
 
@@ -91,7 +91,8 @@ def served(
     """A host of its own that installed the image's bundle and serves on `port`."""
     desk, scratch = world.connected, tmp_path_factory.mktemp("image")
     venv = world.deployment("1.0") / "venv"
-    image = push_image(rootfs, venv.resolve(), docker_registry, "team/vllm", scratch)
+    recipe = Recipe(rootfs, venv.resolve(), ("vllm", "serve"))
+    image = push_image(recipe, docker_registry, "team/vllm", scratch)
     shutil.rmtree(scratch)
     request = desk.folder / f"{NAME}.toml"
     values = {"name": NAME, "python": PYTHON, "question": QUESTION, "port": port}

@@ -1,4 +1,5 @@
-"""LiteLLM: the gateway that a manifest may ask for, started on loopback, behind the door.
+"""LiteLLM: the gateway that a manifest may ask for, behind the door: from wheels on loopback, or
+from its image in a container that has no network.
 
 It has no database and no other key than one of this host that only the door knows. Nothing of it
 is fetched at start; what it would show beside the OpenAI API is switched off, and not reachable
@@ -69,18 +70,36 @@ def plan(deployment: Deployment, port: int) -> LaunchPlan:
         )
     settings = place.run / "config.json"
     fsio.write(settings, json.dumps(config(deployment)).encode(), 0o600)
-    argv = [str(place.venv / "bin" / "python"), "-I", str(program), "--config", str(settings)]
-    argv += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    env = environment.private(place.run / "home", place.tmp) | environment.OFFLINE
-    env |= dict.fromkeys((*_LOCAL, *_CLOSED), "True")
-    env |= {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
-    env["LITELLM_MASTER_KEY"] = master_key(place)
-    return LaunchPlan(tuple(argv), env, place.run, HEALTH)
+    argv = (str(place.venv / "bin" / "python"), "-I", str(program), *arguments(settings, port))
+    env = environment.private(place.run / "home", place.tmp) | variables() | secrets_of(place)
+    return LaunchPlan(argv, env, place.run, HEALTH)
+
+
+def arguments(settings: Path, port: int) -> tuple[str, ...]:
+    """Of its program: on loopback, whichever that is."""
+    where = ("--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
+    return ("--config", str(settings), *where)
+
+
+def variables() -> dict[str, str]:
+    """What it is told by variables that may be seen."""
+    out = environment.OFFLINE | dict.fromkeys((*_LOCAL, *_CLOSED), "True")
+    return out | {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+
+
+def secrets_of(place: DeploymentPaths) -> dict[str, str]:
+    """What it is told and nobody else is."""
+    return {"LITELLM_MASTER_KEY": master_key(place)}
+
+
+def key_path(place: DeploymentPaths) -> Path:
+    """Where `master_key` is kept."""
+    return place.run / "master.key"
 
 
 def master_key(place: DeploymentPaths) -> str:
     """The key between the door and this LiteLLM; made when there is none. Never in argv."""
-    path: Path = place.run / "master.key"
+    path = key_path(place)
     found = theirs.read(path, limits.KIB)
     if found is None:
         found = f"sk-{secrets.token_urlsafe(32)}".encode()

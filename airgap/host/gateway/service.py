@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from airgap import fsio, limits
+from airgap import environment, fsio, limits
+from airgap.engines.interface import LaunchPlan
 from airgap.engines.registry import serving_plan
 from airgap.errors import ServingError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry, Serve
-from airgap.host import endpoint, listeners, logs, loopback, smoke, venv
+from airgap.host import endpoint, interpreter, launch, listeners, logs, loopback, smoke, venv
 from airgap.host.deployment import Deployment, load
 from airgap.host.gateway import litellm, tls
 from airgap.host.paths import DeploymentPaths, HostPaths
@@ -22,25 +25,53 @@ from airgap.host.venv import Installer
 _ASK_SECONDS = 60.0
 _HEALTH_SECONDS = 10.0
 _POLL_SECONDS = 0.2
+_RUN_SECONDS = 60.0
+Link = Callable[[Iterable[tuple[Path, FileEntry]]], None]
+Tools = tuple[Path, Installer]
+
+
+def choose(paths: HostPaths, manifest: Manifest, uv: Path | None, kit: Path | None) -> Tools | None:
+    """Find what it needs of the host, before anything is written: for wheels the Python of the
+    target and an installer, for an image a container engine. Raises HostError."""
+    if manifest.gateway_image() is not None:
+        from airgap.host.images import bring  # no other start pays for it
+
+        bring.engine(paths)
+    if manifest.gateway_wheels() is None:
+        return None
+    return interpreter.find(manifest.target.python), venv.choose_installer(uv, kit)
 
 
 def stage(
+    paths: HostPaths,
     place: DeploymentPaths,
     manifest: Manifest,
-    link: Callable[[Iterable[tuple[Path, FileEntry]]], None],
-    python: Path,
-    installer: Installer,
+    link: Link,
+    tools: Tools | None,
     sink: Sink,
 ) -> str | None:
-    """Its environment, by `link`ing its wheels; returns the SHA-256 of the list of checksums."""
-    wheels = manifest.gateway_wheels()
-    if wheels is None:
+    """What it runs from, after `choose`: its image, or an environment, by `link`ing its wheels;
+    returns the SHA-256 of the environment's list of checksums."""
+    if manifest.serve is None or manifest.serve.gateway is None:
         return None
     fsio.make_dirs(place.gateway.folder, 0o755)
     for folder in (place.gateway.run, place.gateway.logs):
         fsio.make_dirs(folder, 0o700)
+    wheels = manifest.gateway_wheels()
+    if wheels is None or tools is None:
+        renew(paths, manifest, sink)
+        return None
     link((place.gateway.wheels / f.path, f) for f in wheels.files)
-    return venv.build(place.gateway, wheels, python, installer, sink).sums
+    return venv.build(place.gateway, wheels, *tools, sink).sums
+
+
+def renew(paths: HostPaths, manifest: Manifest, sink: Sink) -> None:
+    """Have its image in the container engine, which may have lost it."""
+    image = manifest.gateway_image()
+    if image is not None:
+        from airgap.host.images import bring  # no other start pays for it
+
+        bring.bring(paths, image, sink)
 
 
 def main(paths: HostPaths, name: str, version: str) -> int:
@@ -48,9 +79,43 @@ def main(paths: HostPaths, name: str, version: str) -> int:
     deployment = load(paths, name, version)
     return supervise(
         deployment.paths.gateway,
-        lambda port: litellm.plan(deployment, port),
+        partial(_plan, paths, deployment),
         f"the gateway of {deployment.title}",
         public_ports(deployment.manifest),
+    )
+
+
+def _plan(paths: HostPaths, deployment: Deployment, port: int) -> LaunchPlan:
+    if deployment.manifest.gateway_image() is None:
+        return litellm.plan(deployment, port)
+    from airgap.host.gateway import inside  # no other start pays for it
+
+    return inside.plan(paths, deployment, port)
+
+
+def _run_python(
+    paths: HostPaths, deployment: Deployment, code: str, text: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` by the gateway's own interpreter, with no more rights than LiteLLM has."""
+    if deployment.manifest.gateway_image() is not None:
+        from airgap.host.gateway import inside  # no other start pays for it
+
+        return inside.run_python(paths, deployment, code, text, _RUN_SECONDS)
+    place = deployment.paths.gateway
+    user = launch.service_user(paths)
+    fsio.make_dirs(place.tmp, 0o700)
+    launch.give(paths, place.tmp)
+    return subprocess.run(
+        [str(place.venv / "bin/python"), "-I", "-c", code],
+        input=text,
+        env=environment.private(place.tmp, place.tmp),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=_RUN_SECONDS,
+        check=False,
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        extra_groups=None if user is None else (),
     )
 
 
@@ -71,7 +136,7 @@ def wait_ready(paths: HostPaths, deployment: Deployment, sink: Sink) -> None:
             raise _failed(deployment, f"not healthy after {limits.GATEWAY_START_SECONDS} s")
         time.sleep(_POLL_SECONDS)
     sink(Line("gateway", f"healthy after {time.monotonic() - begun:.1f} s"))
-    if tls.ensure(paths, place):
+    if tls.ensure(paths, partial(_run_python, paths, deployment)):
         text = f"the gateway vouches for itself; its certificate: SHA-256 {tls.fingerprint(paths)}"
         sink(Warn("gateway.self-signed", text))
 

@@ -7,14 +7,16 @@ import json
 import socket
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-from airgap import environment, fsio, limits
+from airgap import fsio, limits
 from airgap.errors import HostError, UsageError
 from airgap.host import launch
-from airgap.host.paths import DeploymentPaths, HostPaths
+from airgap.host.paths import HostPaths
 
-_MAKE_SECONDS = 60
+# Runs code by some Python, with text on its stdin.
+RunPython = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 # Run by the gateway's own interpreter, which has `cryptography`; the key never touches argv.
 _SELF_SIGNED = """
 import datetime, ipaddress, json, sys
@@ -90,28 +92,14 @@ def _keep(paths: HostPaths, chain: bytes, secret: bytes) -> None:
         launch.give(paths, path)
 
 
-def ensure(paths: HostPaths, gateway: DeploymentPaths) -> bool:
-    """Have a certificate: True when one that vouches for itself was made just now."""
+def ensure(paths: HostPaths, run: RunPython) -> bool:
+    """Have a certificate: True when one that vouches for itself was made just now, by the Python
+    of `run`, which has `cryptography`."""
     if cert_path(paths).exists() and _key_path(paths).exists():
         context(paths)
         return False
     names = list(dict.fromkeys([socket.gethostname() or "localhost", "localhost"]))
-    fsio.make_dirs(gateway.tmp, 0o700)
-    # It is the wheels' code that runs: with no more rights than LiteLLM will have.
-    user = launch.service_user(paths)
-    launch.give(paths, gateway.tmp)
-    done = subprocess.run(
-        [str(gateway.venv / "bin/python"), "-I", "-c", _SELF_SIGNED],
-        input=json.dumps(names),
-        env=environment.private(gateway.tmp, gateway.tmp),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=_MAKE_SECONDS,
-        check=False,
-        user=None if user is None else user.pw_uid,
-        group=None if user is None else user.pw_gid,
-        extra_groups=None if user is None else (),
-    )
+    done = run(_SELF_SIGNED, json.dumps(names))
     if done.returncode != 0:
         raise HostError(
             "gateway.certificate",

@@ -1,63 +1,71 @@
-"""The parent of one engine's container: a daemon between the supervisor and podman or docker.
+"""The parent of one container: a daemon between the supervisor and podman or docker.
 
 The container has no network, so it listens on a socket in a folder of its own; this process
-listens on the loopback port that the supervisor chose and relays. A container outlives the
-client that started it, so a guard in a session of its own waits for the end of this process,
-whatever kind of end, and removes the container.
+listens on the loopback port that the supervisor chose and relays. One that may ask this host for
+something finds another socket there. A container outlives the client that started it, so a guard in
+a session of its own waits for the end of this process, whatever kind of end, and removes the
+container.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import signal
+import stat
 import subprocess
 
-from airgap import fsio, limits
-from airgap.engines.registry import engine_for
+from airgap import fsio
 from airgap.errors import HostError
 from airgap.host import processes
 from airgap.host.deployment import load
-from airgap.host.images import bring, launch, tool
-from airgap.host.images.launch import Container
+from airgap.host.images import bring, ferry, launch, tool
+from airgap.host.images.launch import Container, Inside
 from airgap.host.images.tool import Tool
 from airgap.host.paths import DeploymentPaths, HostPaths
 
-_POLL_SECONDS = 0.05
-_CHUNK_BYTES = 64 * limits.KIB
-
 
 def main(paths: HostPaths, name: str, version: str, port: int) -> int:
-    """Run the container of one deployment until it ends or SIGTERM; returns its exit status.
-
-    Raises HostError `host.not-staged`, `host.no-containers`, IntegrityError `image.digest`.
-    """
+    """Run the engine's container of one deployment; as `run`. Raises HostError `host.not-staged`
+    as well."""
     deployment = load(paths, name, version)
-    manifest, place = deployment.manifest, deployment.paths
-    image = manifest.image_to_serve()
+    return run(paths, launch.of_engine(deployment.manifest, deployment.paths), port)
+
+
+def run(paths: HostPaths, inside: Inside, port: int) -> int:
+    """Run a container, reached on 127.0.0.1:`port`, until it ends or SIGTERM; returns its exit
+    status. Raises HostError `host.no-containers`, IntegrityError `image.digest`.
+    """
+    place = inside.place
     engine = tool.choose(paths)
-    found = bring.find(engine, image, paths) or bring.check(None, engine, image, paths)
     label = tool.label_of(place.folder)
+    container = container_of(paths, engine, inside)
     tool.remove_containers(engine, label)
     _make_scratch(place)
-    container = Container(found, f"airgap-{label}-{secrets.token_hex(4)}", label)
-    socket = f"{launch.SOCKET_FOLDER}/{launch.SOCKET}"
-    plan = engine_for(manifest).contained(manifest, place, socket)
-    argv = launch.run_argv(engine, container, plan, manifest, place)
+    argv = launch.run_argv(engine, container, inside)
     _guard(engine, container.name)
     os.chdir(launch.socket_folder(place))
     with fsio.disk_errors(f"starting {argv[0]}"):
         process = subprocess.Popen(
             argv,
-            env=dict(engine.env),
+            env={**engine.env, **inside.secrets},
             stdin=subprocess.DEVNULL,
             # The supervisor signals our group; the engine is to get each signal once, from us.
             start_new_session=True,
             preexec_fn=processes.die_with_parent(),
         )
-    return asyncio.run(_Relay(process, port).run())
+    return asyncio.run(_Relay(process, port, inside.reaches).run())
+
+
+def container_of(paths: HostPaths, engine: Tool, inside: Inside) -> Container:
+    """A container of exactly the approved image. Raises IntegrityError `image.digest`."""
+    image = inside.image
+    found = bring.find(engine, image, paths) or bring.check(None, engine, image, paths)
+    label = tool.label_of(inside.place.folder)
+    return Container(found, f"airgap-{label}-{secrets.token_hex(4)}", label)
 
 
 def _make_scratch(place: DeploymentPaths) -> None:
@@ -95,17 +103,20 @@ def _guard(engine: Tool, name: str) -> None:
 
 
 class _Relay:
-    """From the loopback port to the container's socket, byte for byte."""
+    """From the loopback port to the container's socket, byte for byte; and from the host's socket
+    within the container to the loopback port that it `reaches`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, reaches: int | None) -> None:
         self._process = process
         self._port = port
+        self._reaches = reaches
 
     async def run(self) -> int:
         """Until the container ends. SIGTERM is passed on: the engine ends as it does by itself."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        offered = None if self._reaches is None else await _offer(self._reaches)
         ended = loop.run_in_executor(None, self._process.wait)
         listens = asyncio.create_task(self._listen())
         await asyncio.wait((ended, listens), return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +124,8 @@ class _Relay:
             self._stop()
         code = await ended
         listens.cancel()
+        if offered is not None:
+            offered.close()
         with contextlib.suppress(asyncio.CancelledError):
             await listens
         return code if code >= 0 else 128 - code
@@ -123,11 +136,10 @@ class _Relay:
 
     async def _listen(self) -> None:
         """Only once the engine does: until then a client is refused, as by an engine in a venv."""
-        while not await self._is_up():
-            await asyncio.sleep(_POLL_SECONDS)
+        await ferry.until_up(_inside)
         try:
             server = await asyncio.start_server(
-                self._connected, "127.0.0.1", self._port, backlog=512
+                ferry.to(_inside), "127.0.0.1", self._port, backlog=512
             )
         except OSError as e:
             raise HostError(
@@ -138,33 +150,23 @@ class _Relay:
             ) from e
         await server.serve_forever()
 
-    async def _is_up(self) -> bool:
-        try:
-            _, writer = await asyncio.open_unix_connection(launch.SOCKET)
-        except OSError:
-            return False
-        writer.close()
-        return True
 
-    async def _connected(self, client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            engine, engine_writer = await asyncio.open_unix_connection(launch.SOCKET)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(_copy(client, engine_writer), _copy(engine, writer))
-        for each in (engine_writer, writer):
-            each.close()
-            with contextlib.suppress(OSError):
-                await each.wait_closed()
+async def _offer(port: int) -> asyncio.Server:
+    """A loopback port of this host, to whoever is inside."""
+    there = ferry.to(lambda: asyncio.open_connection("127.0.0.1", port))
+    server = await asyncio.start_unix_server(there, launch.HOST_SOCKET, backlog=512)
+    # The user inside is another than we are, and nobody else gets into the folder.
+    os.chmod(launch.HOST_SOCKET, 0o666)  # noqa: S103
+    return server
 
 
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """One way, until the source ends; then only this half is closed."""
+async def _inside() -> ferry.Ends:
+    """The container writes to the folder of its socket: a link there could lead to any socket that
+    root reaches, so none is followed. Raises OSError."""
+    fd = os.open(launch.SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        while data := await source.read(_CHUNK_BYTES):
-            sink.write(data)
-            await sink.drain()
-        sink.write_eof()
-    except OSError:
-        sink.transport.abort()
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOTSOCK, "it is no socket", launch.SOCKET)
+        return await asyncio.open_unix_connection(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)

@@ -1,15 +1,16 @@
-"""How an engine's container is run: no network, no privileges, nothing to write but its own
-scratch folders, the model read-only, and one socket to be reached by."""
+"""How a container is run: no network, no privileges, nothing to write but its own scratch folders,
+the model read-only, and one socket to be reached by."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from airgap.engines.interface import LaunchPlan
 from airgap.engines.registry import engine_for
+from airgap.format.artifacts import Image
 from airgap.format.manifest import Manifest
 from airgap.host.images.tool import LABEL, Tool
 from airgap.host.paths import DeploymentPaths
@@ -18,6 +19,8 @@ from airgap.host.paths import DeploymentPaths
 # allows 107 bytes.
 SOCKET_FOLDER = "/run/airgap"
 SOCKET = "engine.sock"
+# The other way: where a container that may ask the host for something finds it.
+HOST_SOCKET = "host.sock"
 # An id that Debian and others reserve and give to nobody: root outside is not even root inside.
 USER = 65533
 # For engines of several processes, which hand tensors to each other there: at most so much, taken
@@ -25,6 +28,36 @@ USER = 65533
 SHARED_MEMORY = "8g"
 # Every GPU, as the host's own CDI file describes it.
 GPUS = "nvidia.com/gpu=all"
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What runs in a container. `plan.argv` begins with the program, empty for the image's own;
+    `place` has its scratch folders; `read` is mounted read-only; values of `secrets` stand in no
+    command line; `reaches` is the one loopback port of this host that it is led to."""
+
+    image: Image
+    plan: LaunchPlan
+    place: DeploymentPaths
+    read: tuple[Path, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    gpus: bool = False
+    shared_memory: bool = False
+    reaches: int | None = None
+
+
+def of_engine(manifest: Manifest, place: DeploymentPaths) -> Inside:
+    """The engine of a deployment."""
+    engine = engine_for(manifest)
+    beside = (place.folder / n for n in ("adapters", "files", "chat_template.jinja"))
+    return Inside(
+        manifest.image_to_serve(),
+        engine.contained(manifest, place, f"{SOCKET_FOLDER}/{SOCKET}"),
+        place,
+        read=(place.model, *beside),
+        gpus=manifest.target.accelerator.startswith("cuda"),
+        shared_memory=engine.shared_memory(manifest) > 0,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,48 +84,52 @@ def scratch(place: DeploymentPaths) -> tuple[Path, ...]:
     return (socket_folder(place), place.run / "home", place.tmp)
 
 
-def environment(plan: LaunchPlan, manifest: Manifest) -> dict[str, str]:
+def environment(inside: Inside) -> dict[str, str]:
     """What the container is given. With GPUs hooks of the host itself run beside it: what an image
     would have loaded into every program must not reach them (CVE-2025-23266)."""
-    env = dict(plan.env)
-    if manifest.target.accelerator.startswith("cuda"):
+    env = dict(inside.plan.env)
+    if inside.gpus:
         env |= {"LD_PRELOAD": "", "LD_AUDIT": ""}
     return env
 
 
 def run_argv(
-    tool: Tool, container: Container, plan: LaunchPlan, manifest: Manifest, place: DeploymentPaths
+    tool: Tool, container: Container, inside: Inside, *, interactive: bool = False
 ) -> tuple[str, ...]:
-    """The whole command line. `plan.argv` begins with the program, empty for the image's own."""
+    """The whole command line; the client takes the secrets from its own environment.
+    `interactive`: what runs inside reads our stdin."""
     words = ["run", "--rm", "--pull=never", "--name", container.name]
     words += ["--label", f"{LABEL}={container.label}", "--hostname", "engine"]
     words += ["--network=none", "--read-only", "--cap-drop=all"]
     words += ["--security-opt=no-new-privileges", "--no-healthcheck", "--pids-limit=-1"]
-    words += ["--user", f"{user()}:{user()}", "--workdir", str(plan.cwd)]
+    words += ["--user", f"{user()}:{user()}", "--workdir", str(inside.plan.cwd)]
+    words += ["--interactive"] if interactive else []
     words += tool.run_words()
-    if engine_for(manifest).shared_memory(manifest):
+    if inside.shared_memory:
         words += [f"--shm-size={SHARED_MEMORY}"]
-    if manifest.target.accelerator.startswith("cuda"):
+    if inside.gpus:
         words += ["--device", GPUS]
-    for mount in mounts(place, socket_folder(place)):
+    for mount in mounts(inside, socket_folder(inside.place)):
         words += ["--mount", mount]
-    for name, value in sorted(environment(plan, manifest).items()):
+    for name, value in sorted(environment(inside).items()):
         words += ["--env", f"{name}={value}"]
-    program, *arguments = plan.argv
+    for name in sorted(inside.secrets):
+        words += ["--env", name]
+    program, *arguments = inside.plan.argv
     if program:
         words += ["--entrypoint", program]
     return tool.command(*words, container.image, *arguments)
 
 
-def mounts(place: DeploymentPaths, socket: Path) -> Iterator[str]:
+def mounts(inside: Inside, socket: Path) -> Iterator[str]:
     """Everything lies at the path that it has outside, so that one plan holds for both; but
     `socket`, the folder of the socket."""
+    place = inside.place
     yield _bind(socket, SOCKET_FOLDER)
     yield _bind(place.run / "home", str(place.run / "home"))
     yield _bind(place.tmp, str(place.tmp))
     yield _bind(place.tmp, "/tmp")  # noqa: S108 - what a program takes for granted, inside
-    read = [place.model, *(place.folder / n for n in ("adapters", "files", "chat_template.jinja"))]
-    for path in read:
+    for path in inside.read:
         if path.exists():
             yield f"{_bind(path, str(path))},readonly"
 

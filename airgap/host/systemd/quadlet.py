@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from airgap.engines.interface import LaunchPlan
-from airgap.engines.registry import engine_for, serving_plan
+from airgap.engines.registry import serving_plan
 from airgap.errors import HostError
-from airgap.format.manifest import Manifest
 from airgap.host.deployment import Deployment
 from airgap.host.images import bring, launch
+from airgap.host.images.launch import Inside
 from airgap.host.images.tool import Podman
 from airgap.host.paths import HostPaths
 from airgap.host.systemd.units import quoted, text_of
@@ -63,10 +62,7 @@ def render(paths: HostPaths, deployment: Deployment) -> dict[str, str]:
 
 def _container(podman: Podman, deployment: Deployment, folder: Path) -> str:
     manifest, place = deployment.manifest, deployment.paths
-    plan = engine_for(manifest).contained(
-        manifest, place, f"{launch.SOCKET_FOLDER}/{launch.SOCKET}"
-    )
-    image = bring.config_digest(podman.paths, manifest.image_to_serve())
+    inside = launch.of_engine(manifest, place)
     scratch = (folder, place.run / "home", place.tmp)
     user = str(launch.user())
     words = " ".join(quoted(str(p)) for p in scratch)
@@ -79,7 +75,7 @@ def _container(podman: Podman, deployment: Deployment, folder: Path) -> str:
                 "StartLimitIntervalSec=0",  # as our own units: it is tried for ever
             ],
         ),
-        ("Container", [*_keys(podman, manifest, plan, image), *_mounts(deployment, folder)]),
+        ("Container", [*_keys(podman, manifest.name, inside), *_mounts(inside, folder)]),
         (
             "Service",
             [
@@ -94,27 +90,28 @@ def _container(podman: Podman, deployment: Deployment, folder: Path) -> str:
     )
 
 
-def _keys(podman: Podman, manifest: Manifest, plan: LaunchPlan, image: str) -> Iterator[str]:
+def _keys(podman: Podman, name: str, inside: Inside) -> Iterator[str]:
     """The same container as airgap.host.images.launch runs."""
-    program, *arguments = plan.argv
+    program, *arguments = inside.plan.argv
     yield f"GlobalArgs={' '.join(quoted(w) for w in podman.command()[1:])}"
-    yield f"Image={image}"
-    yield f"ContainerName=sealift-{manifest.name}"
+    yield f"Image={bring.config_digest(podman.paths, inside.image)}"
+    yield f"ContainerName=sealift-{name}"
     if program:
         yield f"Entrypoint={quoted(program)}"
     yield f"Exec={' '.join(quoted(w) for w in arguments)}"
     yield from ("Pull=never", "Network=none", "ReadOnly=true", "ReadOnlyTmpfs=false")
     yield from ("DropCapability=all", "NoNewPrivileges=true", "HostName=engine")
-    yield from (f"User={launch.user()}", f"Group={launch.user()}", f"WorkingDir={plan.cwd}")
+    yield from (f"User={launch.user()}", f"Group={launch.user()}")
+    yield f"WorkingDir={inside.plan.cwd}"
     yield from ("LogDriver=passthrough", "PidsLimit=-1", "PodmanArgs=--no-healthcheck")
-    if engine_for(manifest).shared_memory(manifest):
+    if inside.shared_memory:
         yield f"ShmSize={launch.SHARED_MEMORY}"
-    if manifest.target.accelerator.startswith("cuda"):
+    if inside.gpus:
         yield f"AddDevice={launch.GPUS}"
-    for name, value in sorted(launch.environment(plan, manifest).items()):
-        yield f"Environment={quoted(f'{name}={value}')}"
+    for key, value in sorted(launch.environment(inside).items()):
+        yield f"Environment={quoted(f'{key}={value}')}"
 
 
-def _mounts(deployment: Deployment, folder: Path) -> Iterator[str]:
-    for mount in launch.mounts(deployment.paths, folder):
+def _mounts(inside: Inside, folder: Path) -> Iterator[str]:
+    for mount in launch.mounts(inside, folder):
         yield f"Mount={quoted(mount)}"

@@ -26,6 +26,7 @@ from bundler.evidence import report
 from bundler.evidence.bom import make_bom
 from bundler.evidence.provenance import make_provenance
 from bundler.evidence.report import render
+from tests.unit.host.parts import an_image
 
 TARGET = Target(python="3.11", platform="x86_64-manylinux_2_36", accelerator="cpu")
 WHEEL = PurePosixPath("Tiny_Wheel-1.0+cpu-py3-none-any.whl")
@@ -210,6 +211,10 @@ def test_the_report_says_all_of_the_serving_plan() -> None:
     text = page(dataclasses.replace(MANIFEST, serve=serve, artifacts=artifacts))
     for said in ("open to the network", "port 8443", "packages gate", "spare of the same"):
         assert said in text
+    inside = dataclasses.replace(serve, gateway=Gateway(image="gateway-image"))
+    artifacts = (dataclasses.replace(an_image(), name="gateway-image"), MODEL, WHEELS)
+    within = page(dataclasses.replace(MANIFEST, serve=inside, artifacts=artifacts))
+    assert "of the image gateway-image" in within and "of the packages" not in within
     for name, value in (("enforce-eager", "yes"), ("gpu-memory", "0.85"), ("dtype", "auto")):
         assert (f"<dt>{name}</dt><dd>{value}</dd>" in text) is (name != "dtype")
     assert "not reachable: loopback only" in page()

@@ -15,8 +15,9 @@ from airgap.engines.vllm import Vllm
 from airgap.errors import PolicyError
 from airgap.events import Event, Line, Warn
 from airgap.format.facts import Gpu, Nvidia, Runtime
+from airgap.format.manifest import Manifest
 from airgap.format.policy import Policy
-from airgap.format.types import Serve, Target
+from airgap.format.types import Gateway, Serve, Target
 from airgap.host import (
     containers_fit,
     hardware,
@@ -33,6 +34,7 @@ from airgap.store import Store
 from tests.unit.host.parts import (
     PYTHON,
     UV,
+    an_image,
     digest_of,
     image_manifest,
     make_manifest,
@@ -189,6 +191,45 @@ def test_image_on_a_gpu_needs_cdi_and_selinux_is_told(
     assert "nvidia-ctk cdi generate" in e.value.do
     (warned,) = (e for e in events if isinstance(e, Warn))
     assert warned.id == "host.selinux" and "restorecon" in warned.text
+
+
+def with_gateway_image(manifest: Manifest) -> Manifest:
+    gateway = replace(an_image(), name="gateway")
+    artifacts = sorted((gateway, *manifest.artifacts), key=lambda a: a.name)
+    assert manifest.serve is not None
+    inside = "image" if manifest.serve.runtime == "image" else None
+    gate = Gateway(image="gateway", port=18998)
+    serve = replace(manifest.serve, image=inside, gateway=gate)
+    return replace(manifest, artifacts=tuple(artifacts), serve=serve)
+
+
+def test_gateway_from_an_image_needs_a_container_engine_and_no_cdi(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine runs from wheels on a GPU: the GPU is handed to no container."""
+    target = Target(python=PYTHON, platform="x86_64-manylinux_2_17", accelerator="cuda-13")
+    manifest = with_gateway_image(make_manifest(paths, target=target))
+    monkeypatch.setattr(nvidia, "measure", lambda: None)
+    monkeypatch.setattr(system, "runtimes", lambda: ())
+    with pytest.raises(NotFit) as e:
+        preflight.preflight(paths, manifest, [].append)
+    assert [p.what for p in e.value.problems] == ["container engine", "GPU"]
+
+
+def test_images_alone_need_no_python_and_the_room_of_both(
+    paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(python="3.99", platform="x86_64-manylinux_2_99", accelerator="cpu")
+    plain = make_manifest(paths, target=target)
+    manifest = with_gateway_image(image_manifest(plain))
+    monkeypatch.setattr(system, "runtimes", lambda: (Runtime(name="podman", version="5.0"),))
+    one = preflight.needs(paths, image_manifest(plain)).image_bytes
+    assert preflight.needs(paths, manifest).image_bytes == one  # the same image, counted once
+    found = list(preflight.find_problems(paths, manifest, preflight.needs(paths, manifest)))
+    assert found == []
+    wheels = with_serve(manifest, runtime="venv", image=None)
+    found = list(preflight.find_problems(paths, wheels, preflight.needs(paths, wheels)))
+    assert {p.what for p in found} >= {"Python"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from airgap.errors import IntegrityError, SealiftError, SourceError, UsageError
 from airgap.format.lock import Lock
 from airgap.format.request import ImageRequest, ModelRequest, Request, WheelsRequest
-from airgap.format.types import Check, Serve, Target
+from airgap.format.types import Check, Gateway, Serve, Target
 from bundler.digests import SMALL_BYTES, blake3_of
 from bundler.fetch.locked import fetch_locked
 from bundler.lock import make_lock
@@ -112,6 +112,16 @@ def test_a_torn_blake3_cache_is_made_again(workspace: Workspace) -> None:
         ({"serve": Serve(engine="llama.cpp", runtime="image", name="t")}, "request.invalid", 2),
         ({"serve": Serve(engine="llama.cpp", name="t", model="other")}, "request.invalid", 2),
         ({"wheels": ()}, "request.invalid", 2),
+        (
+            {"serve": Serve(engine="llama.cpp", name="t", gateway=Gateway(wheels="gate"))},
+            "request.invalid",
+            2,
+        ),
+        (
+            {"serve": Serve(engine="llama.cpp", name="t", gateway=Gateway(image="gate"))},
+            "request.invalid",
+            2,
+        ),
         ({"model": (ModelRequest(path="no.gguf"),)}, "source.missing", 6),
         (
             {"serve": Serve(engine="llama.cpp", name="t", check=(Check(prompt="?", expect="("),))},

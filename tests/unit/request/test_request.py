@@ -96,6 +96,12 @@ def test_a_slip_is_named_with_its_line(
         assert word in error.why
 
 
+@pytest.mark.parametrize("named", ["", 'wheels = "w"\nimage = "i"\n'])
+def test_a_gateway_runs_from_wheels_or_from_an_image(tmp_path: Path, named: str) -> None:
+    error = refused(tmp_path, f"{GOOD}\n[serve.gateway]\n{named}")
+    assert error.id == "request.invalid" and "one of wheels and image" in error.why
+
+
 def test_a_missing_key_points_at_its_table(tmp_path: Path) -> None:
     error = refused(tmp_path, GOOD.replace('platform    = "x86_64-manylinux_2_36"\n', ""))
     assert "target.platform: this key is required" in error.why

@@ -1,11 +1,17 @@
-"""An image that holds the real vLLM, laid out as vLLM's own image for CPUs is: Debian below, an
-environment in /opt/venv that PATH leads to, `vllm serve` as its entry point."""
+"""An image that holds a real program in Python, laid out as vLLM's own image for CPUs and LiteLLM's
+are: Linux below, an environment that PATH leads to, a program of it as the entry point."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +24,26 @@ _OUT = tuple(f"--exclude=./{n}" for n in ("dev/*", "proc/*", "sys/*", "run/*", "
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def push_image(rootfs: Path, venv: Path, registry: str, repository: str, scratch: Path) -> str:
-    """Made of `rootfs` (a Debian with Python) and the packages of `venv`; pushed by skopeo.
-    Returns its reference."""
+@dataclass(frozen=True)
+class Recipe:
+    """`rootfs`: the folder below, in which `python` is; `venv`: whose packages it gets; `entry`:
+    its entry point, a program of the environment first."""
+
+    rootfs: Path
+    venv: Path
+    entry: tuple[str, ...]
+    python: str = "/usr/bin/python3"
+
+
+def push_image(recipe: Recipe, registry: str, repository: str, scratch: Path) -> str:
+    """Pushed by skopeo; returns its reference."""
     layout = scratch / "layout"
     (layout / "blobs/sha256").mkdir(parents=True)
-    own = _own_files(scratch / "own")
+    own = _own_files(recipe, scratch / "own")
     moved = f"--transform=s,^lib,{_VENV}/lib,S"
     layers = [
-        _layer(layout, *_OUT, "-C", str(rootfs), "."),
-        _layer(layout, moved, "-C", str(own), ".", "-C", str(venv), "lib"),
+        _layer(layout, *_OUT, "-C", str(recipe.rootfs), "."),
+        _layer(layout, moved, "-C", str(own), ".", "-C", str(recipe.venv), "lib"),
     ]
     config = {
         "architecture": "amd64",
@@ -35,7 +51,7 @@ def push_image(rootfs: Path, venv: Path, registry: str, repository: str, scratch
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{d}" for _, d in layers]},
         "config": {
             "Env": [f"PATH=/{_VENV}/bin:{_PATH}", f"VIRTUAL_ENV=/{_VENV}"],
-            "Entrypoint": ["vllm", "serve"],
+            "Entrypoint": list(recipe.entry),
         },
     }
     manifest = {
@@ -54,11 +70,17 @@ def push_image(rootfs: Path, venv: Path, registry: str, repository: str, scratch
     return reference
 
 
-def _own_files(folder: Path) -> Path:
-    """What makes a folder an environment of Debian's Python."""
+def _own_files(recipe: Recipe, folder: Path) -> Path:
+    """What makes a folder an environment of that Python, with the program as it starts there."""
     (folder / _VENV / "bin").mkdir(parents=True)
-    (folder / _VENV / "bin/python3").symlink_to("/usr/bin/python3")
-    (folder / _VENV / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (folder / _VENV / "bin/python3").symlink_to(recipe.python)
+    program = recipe.venv / "bin" / recipe.entry[0]
+    _, _, code = program.read_text().partition("\n")
+    moved = folder / _VENV / "bin" / program.name
+    moved.write_text(f"#!/{_VENV}/bin/python3\n{code}")
+    moved.chmod(0o755)
+    home = Path(recipe.python).parent
+    (folder / _VENV / "pyvenv.cfg").write_text(f"home = {home}\n")
     return folder
 
 
@@ -92,3 +114,32 @@ def _blob(layout: Path, document: dict[str, Any], media_type: str) -> dict[str, 
     digest = hashlib.sha256(data).hexdigest()
     (layout / "blobs/sha256" / digest).write_bytes(data)
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+
+def own_python(folder: Path, venv: Path) -> str:
+    """Put into `folder` this machine's Python and every library that it and the packages of `venv`
+    load; returns the interpreter's path. FROM scratch: no registry of others is to be had in tests.
+    """
+    program = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    leave = shutil.ignore_patterns("test", "tests", "idlelib", "site-packages", "dist-packages")
+    shutil.copytree(stdlib, folder / str(stdlib).lstrip("/"), ignore=leave)
+    extensions = (*stdlib.glob("lib-dynload/*.so"), *venv.rglob("*.so*"))
+    for path in {program, *libraries((program, *extensions))}:
+        target = folder / str(path).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    return str(program)
+
+
+def libraries(programs: Iterable[Path]) -> set[Path]:
+    """What the loader maps for them on this machine, where it is looked for; what lies beside a
+    program comes with it."""
+    found: set[Path] = set()
+    for program in programs:
+        env = {"LD_LIBRARY_PATH": str(program.parent), "PATH": "/usr/bin:/bin"}
+        argv = ["ldd", str(program)]
+        said = subprocess.run(argv, capture_output=True, text=True, env=env).stdout
+        found |= {Path(p) for p in re.findall(r"(/[^\s]+)\s+\(0x", said)}
+    folders = {p.parent for p in programs}
+    return {p for p in found if not any(p.is_relative_to(f) for f in folders)}
