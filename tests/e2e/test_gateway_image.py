@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,10 +27,10 @@ from airgap.host.installed import verify_installed
 from tests.e2e import container
 from tests.e2e.door_client import DoorClient
 from tests.e2e.hammer import hammering
-from tests.e2e.hostlab import LITELLM, SUM, UV, Parts, free_port, wait_for
+from tests.e2e.hostlab import SUM, Parts, free_port, wait_for
 from tests.e2e.image_world import Pulled, fetch
 from tests.e2e.imagelab import ImageLab, no_network
-from tests.e2e.venv_image import Recipe, own_python, push_image
+from tests.e2e.litellm_image import push_litellm
 
 pytestmark = pytest.mark.e2e
 
@@ -40,20 +39,12 @@ pytestmark = pytest.mark.e2e
 def pulled(
     litellm: tuple[Path, ...], docker_registry: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Pulled:
-    """LiteLLM's image as `sealift` fetches it, made of the very wheels that a venv gets."""
+    """LiteLLM's image as `sealift` fetches it."""
     why = container.why_not()
     if why is not None:
         pytest.skip(why)
     scratch = tmp_path_factory.mktemp("litellm")
-    venv, root = scratch / "venv", scratch / "root"
-    uv = [str(UV), "--quiet", "--no-config"]
-    subprocess.run([*uv, "venv", "--python", sys.executable, str(venv)], check=True)
-    words = ["--python", str(venv / "bin/python"), "--offline", "--no-index", "--compile-bytecode"]
-    words += ["--find-links", str(litellm[0].parent), LITELLM]
-    subprocess.run([*uv, "pip", "install", *words], check=True)
-    recipe = Recipe(root, venv, ("litellm",), own_python(root, venv))
-    reference = push_image(recipe, docker_registry, "team/litellm", scratch)
-    shutil.rmtree(scratch)
+    reference = push_litellm(litellm[0].parent, docker_registry, scratch)
     return fetch(reference, tmp_path_factory.mktemp("fetched"), "gateway")
 
 
