@@ -70,9 +70,10 @@ test: lint
 
 test-long: $(VENV)/.dev
 	$(call debian,$(LONG_PACKAGES))
-	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_image_systemd.py tests/e2e/test_vllm_systemd.py
+	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_gateway_image.py tests/e2e/test_image_systemd.py \
+	  tests/e2e/test_vllm_systemd.py
 	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vllm_image.py tests/e2e/test_vllm_standins.py \
-	  -k "test_vllm_image or two_ranks or quantised"
+	  -k "test_vllm_image or two_ranks or quantised or qwen3 or mistral"
 	SEALIFT_TEST_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_vm.py
 
 bench: $(VENV)/.dev

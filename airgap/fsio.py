@@ -19,6 +19,9 @@ from pathlib import Path
 from airgap.errors import DiskError, HostError, SealiftError
 
 TEMP_PREFIX = ".tmp-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# How deep a tree is removed where it stands.
+_DEEPEST = 64
 
 
 def wrap_os_error(e: OSError, what: str) -> SealiftError:
@@ -207,21 +210,49 @@ def sweep(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of ours and all below it, never following a link."""
+    """Remove a folder and all below it: by open folders and never through a link, for what lies
+    below may be another's, who swaps a folder for a link while we look."""
     if not os.path.lexists(folder):
         return
     with disk_errors(f"removing {folder}"):
-        _remove_tree(folder)
+        if not _unlinked(str(folder), None):
+            fd = os.open(folder, _FOLDER)
+            try:
+                while _empty(fd, fd, 0):
+                    continue  # what lay too deep lies here now
+            finally:
+                os.close(fd)
+            os.rmdir(folder)
         fsync_dir(folder.parent)
 
 
-def _remove_tree(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        os.unlink(path)
-        return
-    for entry in list(os.scandir(path)):
-        _remove_tree(Path(entry.path))
-    os.rmdir(path)
+def _unlinked(name: str, at: int | None) -> bool:
+    """Remove a name that is no folder; False when it is one."""
+    try:
+        os.unlink(name, dir_fd=at)
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _empty(fd: int, top: int, depth: int) -> bool:
+    """Remove everything in an open folder. Folders that lie too deep are moved up into `top`, which
+    takes no more of the stack or of open files than that; True when there were any."""
+    moved = False
+    for name in os.listdir(fd):
+        if _unlinked(name, fd):
+            continue
+        if depth == _DEEPEST:
+            os.rename(name, secrets.token_hex(16), src_dir_fd=fd, dst_dir_fd=top)
+            moved = True
+            continue
+        below = os.open(name, _FOLDER, dir_fd=fd)
+        try:
+            moved |= _empty(below, top, depth + 1)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=fd)
+    return moved
 
 
 @contextlib.contextmanager

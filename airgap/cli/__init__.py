@@ -86,6 +86,11 @@ class Settings:
 def cli(ctx: click.Context, root: Path, as_json: bool, quiet: bool) -> None:
     """Checks a bundle against the officers' keys and brings up an OpenAI-compatible server, or
     leaves what was running untouched."""
+    command = _COMMANDS.get(ctx.invoked_subcommand or "")
+    if command is not None and command.line:
+        # The daemons' user, and who is inside a container, read what is made here; what they are
+        # not to read has a mode of its own. Our daemons have their unit's.
+        os.umask(0o022)
     ctx.obj = Settings(Path(os.path.abspath(root)), as_json=as_json, quiet=quiet)
 
 

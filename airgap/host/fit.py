@@ -31,13 +31,23 @@ def python(manifest: Manifest) -> Iterator[Problem]:
         yield Problem("Python", e.why, e.do)
 
 
+def machine(manifest: Manifest) -> Iterator[Problem]:
+    """The processor that wheels and images were made for."""
+    wanted, _, _ = manifest.target.platform.partition("-manylinux_")
+    if probe.machine() != wanted:
+        yield Problem(
+            "machine", f"this is {probe.machine()}, the bundle is for {wanted}", _bring(manifest)
+        )
+
+
+def _bring(manifest: Manifest) -> str:
+    return f"bring a bundle locked for this host instead of {manifest.target.platform}"
+
+
 def platform(manifest: Manifest) -> Iterator[Problem]:
-    """`x86_64-manylinux_2_34` runs on that machine with glibc 2.34 or newer (PEP 600)."""
-    machine, _, tag = manifest.target.platform.partition("-manylinux_")
-    major, minor = (int(x) for x in tag.split("_"))
-    bring = f"bring a bundle locked for this host instead of {manifest.target.platform}"
-    if probe.machine() != machine:
-        yield Problem("machine", f"this is {probe.machine()}, the wheels are for {machine}", bring)
+    """`x86_64-manylinux_2_34` runs with glibc 2.34 or newer (PEP 600)."""
+    major, minor = (int(x) for x in manifest.target.platform.rpartition("manylinux_")[2].split("_"))
+    bring = _bring(manifest)
     libc = probe.glibc()
     if libc is None:
         yield Problem("C library", "this host's C library is not glibc", bring)

@@ -160,6 +160,7 @@ def find_problems(paths: HostPaths, manifest: Manifest, wanted: Needs) -> Iterat
     yield from _engine(manifest)
     if manifest.images_to_run():
         yield from containers_fit.problems(manifest)
+    yield from fit.machine(manifest)
     if any(_environments(manifest)):
         yield from fit.python(manifest)
         yield from fit.platform(manifest)

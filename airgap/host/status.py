@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from airgap.engines.registry import serving_plan
 from airgap.errors import SealiftError
-from airgap.host import endpoint, front, ledger, locks, probation
+from airgap.host import endpoint, front, ledger, listeners, locks, probation
 from airgap.host.activate import SWITCHES, address, versions
 from airgap.host.deployment import Deployment, load
 from airgap.host.paths import HostPaths
@@ -80,7 +80,9 @@ def _gateway_is_up(paths: HostPaths, deployment: Deployment) -> bool:
         return True
     where = endpoint.live(deployment.paths.gateway)
     door = front.live(paths.door(deployment.manifest.name))
-    return door is not None and where is not None and where.state == "up"
+    if door is None or where is None or where.state != "up":
+        return False
+    return listeners.is_ours(where)  # it may live and listen nowhere
 
 
 def _history(

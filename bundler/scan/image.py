@@ -27,8 +27,11 @@ from bundler.scan.report import Fault, finding, shown
 
 NAME = attached.NAME
 _SHOWN_FILES = 8
-# Variables by which an image changes what an engine loads, allows or asks for.
-_LOADS = re.compile(r"LD_(?!LIBRARY_PATH$)|PYTHON(?!DONTWRITE|UNBUFFERED|IOENC|_)|VLLM_|LLAMA_")
+# Variables by which an image changes what an engine or a gateway loads, allows or asks for.
+_LOADS = re.compile(
+    r"LD_(?!LIBRARY_PATH$)|PYTHON(?!DONTWRITE|UNBUFFERED|IOENC|_)|VLLM_|LLAMA_"
+    r"|LITELLM_|DATABASE_URL$|STORE_MODEL_IN_DB$|CONFIG_FILE_PATH$|(?i:https?_proxy$|all_proxy$)"
+)
 # Folders that a container of ours can write to.
 _WRITABLE = re.compile(r"/(tmp|var/tmp|run|dev/shm|home|var/lib/airgap)(/|$)")
 
@@ -45,7 +48,7 @@ class ImageScanner:
 
     def version(self) -> str:
         """The check is ours; its number goes up when it refuses more or less."""
-        return "image-check 2"
+        return "image-check 3"
 
     def scan(self, artifact: Sequence[Subject], on_bytes: OnBytes = unheard) -> ScanResult:
         """Takes up every file of an image artifact; layers tell of their bytes."""

@@ -75,6 +75,10 @@ def test_engine_has_no_privileges_no_network_and_nothing_to_write(served: ImageL
     assert found["NoNewPrivs"] == "1"
     assert set(found["Uid"].split()) == {str(launch.user())}
     assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/thread-self/ns/net")
+    # Whoever removes it waits for nothing that it does.
+    (container,) = served.containers()
+    asked = served.podman("inspect", "--format", "{{.Config.StopTimeout}}", container)
+    assert asked.out.strip() == "0"
     devices = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
     assert [line.split(":")[0].strip() for line in devices] == ["lo"]
     mounts = {}

@@ -165,7 +165,9 @@ def answered(
     return ids
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["llama", "deepseek-v2", *(pytest.param(k, marks=LONG) for k in ("qwen3", "mistral"))]
+)
 @pytest.mark.usefixtures("hub")
 def test_architecture_answers_after_the_full_journey(
     kind: str, world: World, expected: dict[str, list[int]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import subprocess
 from pathlib import Path
 
 from airgap import environment, fsio
@@ -18,65 +17,58 @@ from airgap.engines.registry import serving_plan
 from airgap.format.artifacts import Image
 from airgap.host import launch as keeper
 from airgap.host import processes
+from airgap.host.asked import Said
 from airgap.host.deployment import Deployment, load
 from airgap.host.gateway import litellm
-from airgap.host.images import contain, launch, tool
+from airgap.host.images import contain, launch
 from airgap.host.images.launch import Inside
 from airgap.host.paths import HostPaths
 
 _PYTHON = ("python3", "-I")
-_PORTS = (4000, 4001)
+# On the container's own loopback: LiteLLM, and where it asks for the engine.
+_LITELLM_PORT, _ENGINE_PORT = 4000, 4001
 
 
 def plan(paths: HostPaths, deployment: Deployment, port: int) -> LaunchPlan:
     """How the supervisor starts it on 127.0.0.1:`port`: by a daemon of ours, the parent of its
-    container. Writes what that reads."""
+    container."""
     place = deployment.paths.gateway
-    settings = json.dumps(litellm.config(deployment)).encode()
-    fsio.make_dirs(_given(deployment), 0o755)
-    fsio.write(_given(deployment) / "config.json", settings, 0o644)
-    fsio.write(_given(deployment) / "ferry.py", _ferry(), 0o644)
-    litellm.master_key(place)
-    keeper.give(paths, litellm.key_path(place))  # the door's, which need not run as we do
     words = ("contain-gateway", deployment.paths.name, deployment.paths.version, str(port))
     env = environment.private(place.run / "home", place.tmp) | environment.reached()
     return LaunchPlan(processes.daemon_command(paths, *words), env, place.run, litellm.HEALTH)
 
 
 def main(paths: HostPaths, name: str, version: str, port: int) -> int:
-    """Run its container; as `airgap.host.images.contain.run`."""
-    return contain.run(paths, container(load(paths, name, version)), port)
+    """Run its container; as `airgap.host.images.contain.run`. Writes what it reads: a program that
+    was replaced since the supervisor began brings its own."""
+    deployment = load(paths, name, version)
+    place, given = deployment.paths.gateway, _given(deployment)
+    settings = json.dumps(litellm.config(deployment, _ENGINE_PORT)).encode()
+    fsio.make_dirs(given, 0o755)
+    fsio.write(given / "config.json", settings, 0o644)
+    fsio.write(given / "ferry.py", _ferry(), 0o644)
+    litellm.master_key(place)
+    keeper.give(paths, litellm.key_path(place))  # the door's, which need not run as we do
+    return contain.run(paths, container(deployment), port)
 
 
 def container(deployment: Deployment) -> Inside:
     """What runs in it: LiteLLM by the ferry."""
-    serve = serving_plan(deployment.manifest)
-    own = next(p for p in _PORTS if p != serve.port)
     given = _given(deployment)
     socket, host = (f"{launch.SOCKET_FOLDER}/{n}" for n in (launch.SOCKET, launch.HOST_SOCKET))
-    ferry = (*_PYTHON, "-S", str(given / "ferry.py"), socket, str(own), str(serve.port), host)
-    argv = (*ferry, "litellm", *litellm.arguments(given / "config.json", own))
-    return _inside(deployment, argv, litellm.secrets_of(deployment.paths.gateway), serve.port)
+    ferry = (str(given / "ferry.py"), socket, str(_LITELLM_PORT), str(_ENGINE_PORT), host)
+    program = ("litellm", *litellm.arguments(given / "config.json", _LITELLM_PORT))
+    front = serving_plan(deployment.manifest).port
+    secrets = litellm.secrets_of(deployment.paths.gateway)
+    return _inside(deployment, (*_PYTHON, "-S", *ferry, *program), secrets, front)
 
 
 def run_python(
     paths: HostPaths, deployment: Deployment, code: str, text: str, seconds: float
-) -> subprocess.CompletedProcess[str]:
+) -> Said:
     """Run `code` by the image's interpreter, shut in alike, with `text` on its stdin."""
     inside = _inside(deployment, (*_PYTHON, "-c", code), {}, None)
-    engine = tool.choose(paths)
-    named = contain.container_of(paths, engine, inside)
-    argv = launch.run_argv(engine, named, inside, interactive=True)
-    return subprocess.run(
-        argv,
-        env=dict(engine.env),
-        input=text,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=seconds,
-        check=False,
-    )
+    return contain.run_once(paths, inside, text, seconds)
 
 
 def _inside(

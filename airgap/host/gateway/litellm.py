@@ -30,11 +30,11 @@ _LOCAL = (
 _CLOSED = ("NO_DOCS", "NO_REDOC", "NO_OPENAPI", "DISABLE_ADMIN_UI")
 
 
-def config(deployment: Deployment) -> dict[str, object]:
-    """LiteLLM's configuration: one entry a served name, all by the front of this NAME, which
-    leads `/@VERSION` to the engine of the same deployment."""
+def config(deployment: Deployment, front: int) -> dict[str, object]:
+    """LiteLLM's configuration: one entry a served name, all by the front of this NAME on the port
+    `front`, which leads `/@VERSION` to the engine of the same deployment."""
     serve = serving_plan(deployment.manifest)
-    base = f"http://127.0.0.1:{serve.port}/@{deployment.manifest.version}/v1"
+    base = f"http://127.0.0.1:{front}/@{deployment.manifest.version}/v1"
     return {
         "model_list": [
             {
@@ -69,7 +69,8 @@ def plan(deployment: Deployment, port: int) -> LaunchPlan:
             do="approve a bundle whose gateway wheels hold litellm[proxy]",
         )
     settings = place.run / "config.json"
-    fsio.write(settings, json.dumps(config(deployment)).encode(), 0o600)
+    front = serving_plan(deployment.manifest).port
+    fsio.write(settings, json.dumps(config(deployment, front)).encode(), 0o600)
     argv = (str(place.venv / "bin" / "python"), "-I", str(program), *arguments(settings, port))
     env = environment.private(place.run / "home", place.tmp) | variables() | secrets_of(place)
     return LaunchPlan(argv, env, place.run, HEALTH)

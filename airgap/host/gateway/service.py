@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,7 +14,8 @@ from airgap.errors import ServingError
 from airgap.events import Line, Sink, Warn
 from airgap.format.manifest import Manifest
 from airgap.format.types import FileEntry, Serve
-from airgap.host import endpoint, interpreter, launch, listeners, logs, loopback, smoke, venv
+from airgap.host import asked, endpoint, interpreter, launch, listeners, logs, loopback, smoke, venv
+from airgap.host.asked import Said
 from airgap.host.deployment import Deployment, load
 from airgap.host.gateway import litellm, tls
 from airgap.host.paths import DeploymentPaths, HostPaths
@@ -93,9 +93,7 @@ def _plan(paths: HostPaths, deployment: Deployment, port: int) -> LaunchPlan:
     return inside.plan(paths, deployment, port)
 
 
-def _run_python(
-    paths: HostPaths, deployment: Deployment, code: str, text: str
-) -> subprocess.CompletedProcess[str]:
+def _run_python(paths: HostPaths, deployment: Deployment, code: str, text: str) -> Said:
     """Run `code` by the gateway's own interpreter, with no more rights than LiteLLM has."""
     if deployment.manifest.gateway_image() is not None:
         from airgap.host.gateway import inside  # no other start pays for it
@@ -105,14 +103,11 @@ def _run_python(
     user = launch.service_user(paths)
     fsio.make_dirs(place.tmp, 0o700)
     launch.give(paths, place.tmp)
-    return subprocess.run(
+    return asked.ask(
         [str(place.venv / "bin/python"), "-I", "-c", code],
-        input=text,
-        env=environment.private(place.tmp, place.tmp),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=_RUN_SECONDS,
-        check=False,
+        environment.private(place.tmp, place.tmp),
+        text,
+        _RUN_SECONDS,
         user=None if user is None else user.pw_uid,
         group=None if user is None else user.pw_gid,
         extra_groups=None if user is None else (),

@@ -6,17 +6,18 @@ import hashlib
 import json
 import socket
 import ssl
-import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from airgap import fsio, limits
 from airgap.errors import HostError, UsageError
 from airgap.host import launch
+from airgap.host.asked import Said
 from airgap.host.paths import HostPaths
 
 # Runs code by some Python, with text on its stdin.
-RunPython = Callable[[str, str], "subprocess.CompletedProcess[str]"]
+RunPython = Callable[[str, str], Said]
 # Run by the gateway's own interpreter, which has `cryptography`; the key never touches argv.
 _SELF_SIGNED = """
 import datetime, ipaddress, json, sys
@@ -100,16 +101,33 @@ def ensure(paths: HostPaths, run: RunPython) -> bool:
         return False
     names = list(dict.fromkeys([socket.gethostname() or "localhost", "localhost"]))
     done = run(_SELF_SIGNED, json.dumps(names))
-    if done.returncode != 0:
-        raise HostError(
-            "gateway.certificate",
-            "no certificate could be made for the gateway",
-            why=done.stderr.strip()[-500:] or f"exit status {done.returncode}",
-            do="give one: `airgap tls install CERT KEY`, then run the same command again",
-        )
-    chain, secret = json.loads(done.stdout)
+    if done.code != 0:
+        raise _not_made(done.err.strip()[-500:] or f"it ended with {done.code}")
+    try:
+        chain, secret = json.loads(done.out)
+        _try(chain.encode(), secret.encode())
+    except (ValueError, TypeError, AttributeError, HostError) as e:
+        raise _not_made(f"what the gateway's Python made is no certificate: {e}"[:500]) from e
     _keep(paths, chain.encode(), secret.encode())
     return True
+
+
+def _try(chain: bytes, secret: bytes) -> None:
+    """Raise HostError unless they are a certificate and its key: what is kept is used for ever."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = Path(folder, "cert.pem"), Path(folder, "key.pem")
+        cert.write_bytes(chain)
+        key.write_bytes(secret)
+        _load(cert, key)
+
+
+def _not_made(why: str) -> HostError:
+    return HostError(
+        "gateway.certificate",
+        "no certificate could be made for the gateway",
+        why=why,
+        do="give one: `airgap tls install CERT KEY`, then run the same command again",
+    )
 
 
 def fingerprint(paths: HostPaths) -> str:

@@ -15,12 +15,14 @@ import errno
 import os
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 
 from airgap import fsio
 from airgap.errors import HostError
-from airgap.host import processes
+from airgap.host import asked, processes
+from airgap.host.asked import Said
 from airgap.host.deployment import load
 from airgap.host.images import bring, ferry, launch, tool
 from airgap.host.images.launch import Container, Inside
@@ -48,6 +50,7 @@ def run(paths: HostPaths, inside: Inside, port: int) -> int:
     argv = launch.run_argv(engine, container, inside)
     _guard(engine, container.name)
     os.chdir(launch.socket_folder(place))
+    offered = None if inside.reaches is None else _bound(launch.HOST_SOCKET)
     with fsio.disk_errors(f"starting {argv[0]}"):
         process = subprocess.Popen(
             argv,
@@ -57,7 +60,20 @@ def run(paths: HostPaths, inside: Inside, port: int) -> int:
             start_new_session=True,
             preexec_fn=processes.die_with_parent(),
         )
-    return asyncio.run(_Relay(process, port, inside.reaches).run())
+    return asyncio.run(_Relay(process, port, offered, inside.reaches).run())
+
+
+def run_once(paths: HostPaths, inside: Inside, text: str, seconds: float) -> Said:
+    """Run a container to its end, with `text` on its stdin, beside one of the same place that may
+    be running; nothing of it is left. Raises as `run`."""
+    engine = tool.choose(paths)
+    container = container_of(paths, engine, inside)
+    _guard(engine, container.name)
+    argv = launch.run_argv(engine, container, inside, interactive=True)
+    try:
+        return asked.ask(argv, engine.env, text, seconds)
+    finally:
+        tool.ask(engine, "rm", "--force", container.name)
 
 
 def container_of(paths: HostPaths, engine: Tool, inside: Inside) -> Container:
@@ -87,11 +103,11 @@ def _guard(engine: Tool, name: str) -> None:
         os.set_inheritable(theirs, False)
         return  # `theirs` stays open as long as this process lives, and no longer
     try:
-        os.close(theirs)
         os.setsid()
-        nothing = os.open("/dev/null", os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(nothing, number)
+        os.closerange(0, ours)
+        os.closerange(ours + 1, os.sysconf("SC_OPEN_MAX"))  # no lock of ours lives on in it
+        for _ in range(3 - (ours < 3)):
+            os.open("/dev/null", os.O_RDWR)  # becomes 0, 1 and 2
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         while os.read(ours, 1):
@@ -106,9 +122,16 @@ class _Relay:
     """From the loopback port to the container's socket, byte for byte; and from the host's socket
     within the container to the loopback port that it `reaches`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, reaches: int | None) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        port: int,
+        offered: socket.socket | None,
+        reaches: int | None,
+    ) -> None:
         self._process = process
         self._port = port
+        self._offered = offered
         self._reaches = reaches
 
     async def run(self) -> int:
@@ -116,7 +139,7 @@ class _Relay:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        offered = None if self._reaches is None else await _offer(self._reaches)
+        offered = None if self._offered is None else await self._lead(self._offered)
         ended = loop.run_in_executor(None, self._process.wait)
         listens = asyncio.create_task(self._listen())
         await asyncio.wait((ended, listens), return_when=asyncio.FIRST_COMPLETED)
@@ -150,14 +173,22 @@ class _Relay:
             ) from e
         await server.serve_forever()
 
+    async def _lead(self, offered: socket.socket) -> asyncio.Server:
+        there = ferry.to(lambda: asyncio.open_connection("127.0.0.1", self._reaches))
+        return await asyncio.start_unix_server(there, sock=offered, backlog=512)
 
-async def _offer(port: int) -> asyncio.Server:
-    """A loopback port of this host, to whoever is inside."""
-    there = ferry.to(lambda: asyncio.open_connection("127.0.0.1", port))
-    server = await asyncio.start_unix_server(there, launch.HOST_SOCKET, backlog=512)
-    # The user inside is another than we are, and nobody else gets into the folder.
-    os.chmod(launch.HOST_SOCKET, 0o666)  # noqa: S103
-    return server
+
+def _bound(name: str) -> socket.socket:
+    """A socket of that name in the working folder that everyone may connect to who gets into it:
+    the container's user is another than we are. Before it runs, for its mode is never changed
+    later: the name may be something else then."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o111)
+    try:
+        made.bind(name)
+    finally:
+        os.umask(before)
+    return made
 
 
 async def _inside() -> ferry.Ends:

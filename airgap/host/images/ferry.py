@@ -19,6 +19,10 @@ from collections.abc import Awaitable, Callable
 
 _CHUNK_BYTES = 65536
 _POLL_SECONDS = 0.05
+_STOP = (signal.SIGTERM, signal.SIGINT)
+# Signals that came before there was a program to pass them on to: the kernel drops one that the
+# first process of a container does not wait for.
+_told: list[int] = []
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -64,17 +68,26 @@ async def until_up(connect: Callable[[], Awaitable[Ends]]) -> None:
 
 
 async def _run(socket: str, port: int, out_port: int, out_socket: str, argv: list[str]) -> int:
-    """Until PROGRAM ends; returns its exit status. SIGTERM is passed on to it."""
+    """Until PROGRAM ends; returns its exit status. SIGTERM is passed on to it, and it is ended when
+    nobody could reach it: raises the OSError then."""
     out = to(lambda: asyncio.open_unix_connection(out_socket))
     outward = await asyncio.start_server(out, "127.0.0.1", out_port)
     process = await asyncio.create_subprocess_exec(*argv)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP:
         loop.add_signal_handler(number, process.terminate)
+    if _told:
+        process.terminate()
     listens = asyncio.create_task(_lead(socket, port))
-    code = await process.wait()
+    ended = asyncio.create_task(process.wait())
+    await asyncio.wait((listens, ended), return_when=asyncio.FIRST_COMPLETED)
+    if listens.done() and process.returncode is None:
+        process.kill()
+        await ended
+        listens.result()
     listens.cancel()
     outward.close()
+    code = await ended
     return code if code >= 0 else 128 - code
 
 
@@ -88,6 +101,12 @@ async def _lead(socket: str, port: int) -> None:
 
 
 if __name__ == "__main__":
+    for _number in _STOP:
+        signal.signal(_number, lambda number, _frame: _told.append(number))
     _socket, _port, _out_port, _out_socket, *_program = sys.argv[1:]
-    # Not sys.exit: a thread of a server must not keep a container that has nothing to serve.
-    os._exit(asyncio.run(_run(_socket, int(_port), int(_out_port), _out_socket, _program)))
+    try:
+        _code = asyncio.run(_run(_socket, int(_port), int(_out_port), _out_socket, _program))
+    except OSError as _e:
+        print(f"ferry: {_e}", file=sys.stderr, flush=True)
+        _code = 1
+    os._exit(_code)  # a thread must not keep a container that has nothing to serve

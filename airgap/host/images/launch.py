@@ -102,6 +102,7 @@ def run_argv(
     words += ["--label", f"{LABEL}={container.label}", "--hostname", "engine"]
     words += ["--network=none", "--read-only", "--cap-drop=all"]
     words += ["--security-opt=no-new-privileges", "--no-healthcheck", "--pids-limit=-1"]
+    words += ["--stop-timeout=0"]  # whoever removes it waits for nothing that it does
     words += ["--user", f"{user()}:{user()}", "--workdir", str(inside.plan.cwd)]
     words += ["--interactive"] if interactive else []
     words += tool.run_words()

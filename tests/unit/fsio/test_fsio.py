@@ -160,3 +160,42 @@ def test_sweep_takes_temporaries_only(tmp_path: Path) -> None:
     fsio.sweep(tmp_path)
     fsio.sweep(tmp_path / "absent")
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_removal_is_not_led_away_by_a_folder_that_becomes_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below may write who has no rights anywhere else, while root removes it."""
+    outside, tree = tmp_path / "outside", tmp_path / "tree"
+    outside.mkdir()
+    (outside / "keep").write_bytes(b"x")
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/file").write_bytes(b"x")
+    real = os.open
+
+    def swapped(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if path == "sub":
+            os.rename(tree / "sub", tmp_path / "away")
+            (tree / "sub").symlink_to(outside)
+        return real(path, flags, *args, **kwargs)
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "open", swapped)
+        with pytest.raises(SealiftError):
+            fsio.remove_tree(tree)
+    assert (outside / "keep").exists() and (tmp_path / "away/file").exists()
+    fsio.remove_tree(tree)
+    assert not tree.exists() and (outside / "keep").exists()
+
+
+def test_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
+    """Deeper than the stack is and than files may be open; its owner chose the depth."""
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    fsio.remove_tree(tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from airgap.host.images import contain, ferry, launch
+from airgap.host.images import contain, ferry, launch, tool
+from airgap.host.paths import HostPaths
 from tests.e2e.hostlab import free_port, wait_for
 
 # A server that knows TCP alone: it asks OUT for each word that it is told, and answers both.
@@ -147,3 +150,44 @@ def test_what_a_container_puts_in_its_place_leads_nowhere(
         place.write_bytes(b"")
     with pytest.raises(OSError, match=r"no socket|No such file"):
         asyncio.run(contain._inside())
+
+
+def test_ferry_that_cannot_listen_ends_with_its_program(tmp_path: Path) -> None:
+    """It would be there for ever, and nobody could reach it."""
+    own = free_port()
+    server = [sys.executable, "-I", "-m", "http.server", "--bind", "127.0.0.1", str(own)]
+    words = [str(tmp_path / "no/such/folder"), str(own), str(free_port()), "o.sock"]
+    argv = [sys.executable, "-I", "-S", ferry.__file__, *words, *server]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "ferry: " in done.stderr
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", own))  # the program is gone
+
+
+def test_socket_of_the_host_is_open_to_the_container_from_its_first_moment(
+    socket_folder: Path,
+) -> None:
+    """Nothing changes its mode later: the name may be a link by then."""
+    made = contain._bound(launch.HOST_SOCKET)
+    found = os.lstat(socket_folder / launch.HOST_SOCKET)
+    assert stat.S_ISSOCK(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o666
+    made.close()
+
+
+def test_guard_holds_no_lock_of_its_parent(tmp_path: Path) -> None:
+    """It outlives the command that forked it by a moment."""
+    engine = tool.Docker("/bin/true", HostPaths(tmp_path))
+    fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    contain._guard(engine, "name")
+    os.close(fd)
+
+    def free() -> bool:
+        with open(tmp_path / "lock", "rb") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    wait_for(free, 10)

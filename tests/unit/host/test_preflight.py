@@ -60,7 +60,7 @@ def test_all_problems_are_named_at_once(paths: HostPaths, monkeypatch: pytest.Mo
         preflight.preflight(paths, manifest, lambda _: None)
     assert (e.value.id, e.value.exit_code) == ("host.not-fit", 7)
     found = [p.what for p in e.value.problems]
-    assert found == ["disk", "system library", "Python", "machine", "C library", "GPU", "port"]
+    assert found == ["disk", "system library", "machine", "Python", "C library", "GPU", "port"]
     for problem in e.value.problems:
         assert problem.why in e.value.why and problem.do in e.value.do
     assert "libgomp1" in e.value.do
@@ -227,6 +227,11 @@ def test_images_alone_need_no_python_and_the_room_of_both(
     assert preflight.needs(paths, manifest).image_bytes == one  # the same image, counted once
     found = list(preflight.find_problems(paths, manifest, preflight.needs(paths, manifest)))
     assert found == []
+    elsewhere = Target(python="3.99", platform="aarch64-manylinux_2_17", accelerator="cpu")
+    found = list(
+        preflight.find_problems(paths, replace(manifest, target=elsewhere), preflight.Needs(0, 0))
+    )
+    assert [p.what for p in found] == ["machine"]
     wheels = with_serve(manifest, runtime="venv", image=None)
     found = list(preflight.find_problems(paths, wheels, preflight.needs(paths, wheels)))
     assert {p.what for p in found} >= {"Python"}
