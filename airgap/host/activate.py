@@ -216,13 +216,15 @@ def versions(paths: HostPaths, name: str) -> tuple[str, ...]:
 
 def _stop_others(paths: HostPaths, name: str, version: str, sink: Sink) -> None:
     """Every other version of NAME ends, after its open connections or DRAIN_SECONDS."""
+    places = []
     for other in versions(paths, name):
         place = paths.deployment(name, other)
         if other == version:
             continue
         if not (services.drain(place.gateway) and services.drain(place)):
             sink(Warn("serving.drain", f"{name} {other}: connections were still open; they break"))
-        services.stop_engine(paths, place)
+        places.append(place)
+    services.stop_engines(paths, places)
 
 
 def start(paths: HostPaths, name: str, judge: Judge, sink: Sink = silent) -> Active:
@@ -305,8 +307,8 @@ def stop(paths: HostPaths, name: str, sink: Sink = silent) -> bool:
     The caller holds the host's lock.
     """
     ended = services.stop_front(paths, name)
-    for version in versions(paths, name):
-        ended = services.stop_engine(paths, paths.deployment(name, version)) or ended
+    places = [paths.deployment(name, version) for version in versions(paths, name)]
+    ended = services.stop_engines(paths, places) or ended
     if ended:
         ledger.append(paths.ledger, "stop", {"name": name})
     sink(Line("stop", f"{name} {'ended' if ended else 'was not running'}"))

@@ -17,7 +17,8 @@ from airgap.format.types import Line, Port, Seconds
 from airgap.host import locks, theirs
 from airgap.host.paths import DeploymentPaths
 
-Pid = Annotated[int, Range(1)]
+# 1 is no daemon of ours, and its group is every process (killpg(3)).
+Pid = Annotated[int, Range(2)]
 
 
 @dataclass(frozen=True, kw_only=True)

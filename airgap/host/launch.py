@@ -37,6 +37,11 @@ class Launch(Document):
     kind: Annotated[str, Choice(KINDS)] = "own"
     user: Name = USER
 
+    @property
+    def door_user(self) -> str:
+        """Who runs doors: keys and certificate are this one's alone, and no engine's."""
+        return f"{self.user}{units.DOOR}"
+
 
 def read(paths: HostPaths) -> Launch:
     """What this host uses; our own where nothing was chosen. IntegrityError `launch.damaged`."""
@@ -65,6 +70,7 @@ def choose(paths: HostPaths, kind: str | None, *, usual_root: bool) -> Launch:
         if kind == "systemd":
             manager.must_run()
             manager.make_user(wanted.user)
+            manager.make_user(wanted.door_user)
             manager.must_pass(wanted.user, paths.root)
         fsio.write(paths.launch, wanted.to_bytes())
     return wanted
@@ -78,13 +84,12 @@ def start(paths: HostPaths, log: Path, *words: str) -> int | None:
     user = user_of(paths, *words)
     for folder in units.writable(paths, words):
         fsio.make_dirs(folder, 0o700)
-        if user == units.ROOT:
-            _open_the_way(folder)
-        else:
-            give(paths, folder)
-    for path in (paths.keys, paths.tls):
-        if path.exists():
-            give(paths, path)
+        if user != units.ROOT:
+            give(paths, folder, user)
+    if words[0] in ("supervise", "supervise-gateway"):
+        _open_the_way(paths, units.writable(paths, words)[0])
+    if words[0] == "door":
+        give_to_door(paths, paths.keys, paths.tls)
     for name, text in units.render(paths, user, words).items():
         manager.put(name, text)
     manager.start(units.name_of(words))
@@ -97,7 +102,10 @@ def ahead(paths: HostPaths, log: Path, *words: str) -> Ahead | None:
 
 
 def user_of(paths: HostPaths, *words: str) -> str:
-    """Who runs a daemon under systemd: the service user; root, what commands a container engine."""
+    """Who runs a daemon under systemd: the service user; another one, what holds the only open
+    port; root, what commands a container engine."""
+    if words[0] == "door":
+        return read(paths).door_user
     if words[0] == "supervise":
         deployment = load(paths, words[1], words[2])
         if serving_plan(deployment.manifest).runtime == "image":
@@ -109,10 +117,28 @@ def user_of(paths: HostPaths, *words: str) -> str:
     return read(paths).user
 
 
-def _open_the_way(folder: Path) -> None:
-    """To what the front reads in there; everything else has a mode of its own."""
+def _open_the_way(paths: HostPaths, folder: Path) -> None:
+    """To what front and door read in there: for the service user's group, which what is made in
+    there gets too. Nobody else passes: who may open a lock may stand in its way."""
+    user = service_user(paths)
+    assert user is not None  # noqa: S101 - only systemd's daemons come here
     with fsio.disk_errors(f"opening {folder}"):
-        os.chmod(folder, 0o711)  # noqa: S103 - to pass through, not to list
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, -1, user.pw_gid)
+            os.fchmod(fd, 0o2750)
+        finally:
+            os.close(fd)
+
+
+def shut_in(paths: HostPaths, seconds: int) -> tuple[str, ...]:
+    """The words before a command of a bundle's own that keep it from everything but computing;
+    none where our daemons run as we do, and so would it."""
+    user = service_user(paths)
+    if user is None:
+        return ()
+    properties = (*units.alone(), f"RuntimeMaxSec={seconds}")
+    return manager.shut_in(user.pw_name, properties)
 
 
 def stop(paths: HostPaths, lock: Path, seconds: float, *words: str) -> bool:
@@ -146,26 +172,51 @@ def forget_boot(paths: HostPaths, name: str) -> None:
             manager.remove(unit)
 
 
-def give(paths: HostPaths, path: Path) -> None:
-    """Make `path`, and all below it, the service user's, where there is one."""
-    user = service_user(paths)
+def give(paths: HostPaths, path: Path, name: str | None = None) -> None:
+    """Make `path`, and all below it, the service user's (or that of `name`), where there is one."""
+    user = service_user(paths, name)
     if user is not None:
         with fsio.disk_errors(f"giving {path} to {user.pw_name}"):
-            _chown(path, user.pw_uid, user.pw_gid)
+            try:
+                _chown(path, user.pw_uid, user.pw_gid)
+            except RecursionError as e:
+                raise _too_deep(path, user.pw_name) from e
 
 
-def service_user(paths: HostPaths) -> pwd.struct_passwd | None:
-    """Whom the daemons run as; None where they run as we do. Raises HostError
-    `host.service-user`."""
+def give_to_door(paths: HostPaths, *found: Path) -> None:
+    """Make those of the paths that are there the door's, where it has a user of its own."""
+    chosen = read(paths)
+    if chosen.kind == "own":
+        return
+    manager.make_user(chosen.door_user)  # a host that an earlier version set up has none
+    for path in found:
+        if path.exists():
+            give(paths, path, chosen.door_user)
+
+
+def _too_deep(path: Path, user: str) -> HostError:
+    return HostError(
+        "host.too-deep",
+        f"{path} cannot be given to {user}",
+        why="folders lie in each other there without end",
+        do="find out who made them: the daemon's account may have been taken over; remove them, "
+        "then run the same command again",
+    )
+
+
+def service_user(paths: HostPaths, name: str | None = None) -> pwd.struct_passwd | None:
+    """Whom the daemons run as (or who is called `name`); None where they run as we do. Raises
+    HostError `host.service-user`."""
     chosen = read(paths)
     if chosen.kind == "own":
         return None
+    wanted = name or chosen.user
     try:
-        return pwd.getpwnam(chosen.user)
+        return pwd.getpwnam(wanted)
     except KeyError as e:
         raise HostError(
             "host.service-user",
-            f"this host has no user {chosen.user}",
+            f"this host has no user {wanted}",
             why="the daemons run as that user under systemd",
             do="run `airgap service install`, which makes it",
         ) from e

@@ -14,9 +14,11 @@ import struct
 from pathlib import Path
 
 from airgap import fsio
-from airgap.errors import HostError
+from airgap.errors import HostError, IntegrityError
 from airgap.host import theirs
 
+# Who may read it may ask who holds it, or stand in the way: the service user's group, nobody else.
+_MODE = 0o640
 # struct flock of Linux on 64 bits: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
 
@@ -28,8 +30,9 @@ def hold(path: Path, what: str) -> None:
     """
     fsio.make_dirs(path.parent, 0o700)
     with fsio.disk_errors(f"locking {path}"):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
+            os.fchmod(fd, _MODE)  # whatever our umask is
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as e:
             os.close(fd)
@@ -42,7 +45,12 @@ def hold(path: Path, what: str) -> None:
 
 
 def holder(path: Path) -> int | None:
-    """Process id of the daemon that holds the lock at `path`, or None when nobody does."""
+    """Process id of the daemon that holds the lock at `path`, or None when nobody does.
+
+    Raises IntegrityError `host.lock-foreign` when it is none of ours: of a lock of another kind the
+    kernel says -1 (fcntl(2), open file description locks), of another pid namespace 0, and a signal
+    to either reaches whole groups, or everything.
+    """
     try:
         # To ask needs no right to write: a relay sees the engines' folders read-only.
         fd = theirs.open_file(path)
@@ -53,4 +61,14 @@ def holder(path: Path) -> int | None:
         kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
     finally:
         os.close(fd)
-    return None if kind == fcntl.F_UNLCK else int(pid)
+    if kind == fcntl.F_UNLCK:
+        return None
+    if pid <= 1:
+        raise IntegrityError(
+            "host.lock-foreign",
+            f"{path} is locked by something that is no daemon of ours",
+            why=f"the kernel names {pid} as the process that holds it",
+            do="find it (`lslocks`, `fuser` on that file), for the daemon's account may have been "
+            "taken over; end it, then run the same command again",
+        )
+    return int(pid)

@@ -166,6 +166,7 @@ def terminate(lock: Path, seconds: float) -> bool:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
+    assert pid > 1  # noqa: S101 - kill(2): 0, -1 and below are groups, or every process
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from airgap import fsio
 from airgap.engines.registry import serving_plan
 from airgap.events import Sink
 from airgap.host import activate, inventory, launch, services
@@ -60,6 +61,19 @@ def show(paths: HostPaths, name: str) -> Iterator[Unit]:
 def quadlet(paths: HostPaths, name: str) -> dict[str, str]:
     """Quadlet's units of NAME's engine, by file name. Raises HostError `host.no-quadlet`."""
     return quadlets.render(paths, activate.current(paths, name))
+
+
+def clear(paths: HostPaths) -> None:
+    """Remove what the daemons of everything left in folders of their own: others are to run, as
+    another user perhaps, and what one user left is not another's to trust."""
+    for name in inventory.names(paths):
+        folders = [paths.front(name).folder, paths.door(name).folder]
+        for version in activate.versions(paths, name):
+            place = paths.deployment(name, version)
+            for part in (place, place.gateway):
+                folders += [part.run, part.logs, part.tmp]
+        for folder in folders:
+            fsio.remove_tree(folder)
 
 
 def stop_all(paths: HostPaths, sink: Sink) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from airgap import limits
+from airgap.errors import IntegrityError, SealiftError
 from airgap.host import endpoint, front, launch, listeners, locks, processes
 from airgap.host.deployment import Deployment
 from airgap.host.paths import DeploymentPaths, FrontPaths, HostPaths
@@ -49,10 +50,23 @@ def _start_part(paths: HostPaths, place: DeploymentPaths, what: str, *words: str
 
 def stop_engine(paths: HostPaths, place: DeploymentPaths) -> bool:
     """End a deployment's gateway, supervisor and engine; False when none was alive."""
-    gateway = place.gateway.supervisor_lock
-    ended = launch.stop(paths, gateway, _STOP_SECONDS, "supervise-gateway", *_words(place))
-    mine = launch.stop(paths, place.supervisor_lock, _STOP_SECONDS, "supervise", *_words(place))
-    return ended or mine
+    return stop_engines(paths, [place])
+
+
+def stop_engines(paths: HostPaths, places: Iterable[DeploymentPaths]) -> bool:
+    """The same for several. All are ended, also when one cannot be: that is raised in the end."""
+    ended = False
+    failed: SealiftError | None = None
+    for place in places:
+        for part, kind in ((place.gateway, "supervise-gateway"), (place, "supervise")):
+            lock = part.supervisor_lock
+            try:
+                ended = launch.stop(paths, lock, _STOP_SECONDS, kind, *_words(place)) or ended
+            except SealiftError as e:
+                failed = failed or e
+    if failed is not None:
+        raise failed
+    return ended
 
 
 @contextlib.contextmanager
@@ -136,8 +150,11 @@ def forget(paths: HostPaths, name: str, version: str | None) -> None:
 
 def drain(place: DeploymentPaths, seconds: float = limits.DRAIN_SECONDS) -> bool:
     """Wait until nobody has been connected to that engine for QUIET_SECONDS, at most `seconds`
-    in all; whether all had left."""
-    where = endpoint.live(place)
+    in all; whether all had left. One that spoiled what says where it listens is not waited for."""
+    try:
+        where = endpoint.live(place)
+    except IntegrityError:
+        return False
     begun = quiet = time.monotonic()
     while where is not None and time.monotonic() - quiet < limits.QUIET_SECONDS:
         if listeners.connections(where.port):

@@ -52,12 +52,12 @@ def _one(paths: HostPaths, name: str, version: str) -> Status:
     try:
         deployment = load(paths, name, version)
         where = endpoint.live(place)
+        door = front.live(paths.front(name)) if is_current else None
+        reachable = door is not None and _gateway_is_up(paths, deployment)
+        supervisor = locks.holder(place.supervisor_lock)
     except SealiftError as e:
         state = "incomplete" if e.id == "host.not-staged" else "damaged"
         return Status(name, version, is_current, state, None, None, (), None, e.why)
-    door = front.live(paths.front(name)) if is_current else None
-    reachable = door is not None and _gateway_is_up(paths, deployment)
-    supervisor = locks.holder(place.supervisor_lock)
     pids = [door.pid if door else None, supervisor]
     pids.append(where.engine if where is not None and where.state == "up" else None)
     return Status(

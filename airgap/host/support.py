@@ -73,7 +73,7 @@ def _deployment(
 ) -> Iterator[tuple[str, str]]:
     for path in (place.record, place.endpoint):
         yield from _whole(paths, path, secrets)
-    for path in sorted(place.logs.glob("*.log")) if place.logs.is_dir() else ():
+    for path in (place.engine_log, place.supervisor_log, place.logs / "give-back.log"):
         yield from _end(paths, path, secrets)
 
 

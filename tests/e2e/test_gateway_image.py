@@ -171,7 +171,8 @@ def test_its_key_stands_in_no_command_line_and_in_no_file_but_one(host: Host) ->
         except OSError:
             continue
         assert key.encode() not in line
-    assert gateway.key_path(place).stat().st_mode & 0o777 == 0o600
+    assert gateway.key_path(place).stat().st_mode & 0o777 == 0o640
+    assert place.run.stat().st_mode & 0o777 == 0o700
     given = place.run / "inside"
     assert {p.name for p in given.iterdir()} == {"config.json", "ferry.py"}
     assert not [p for p in given.iterdir() if key.encode() in p.read_bytes()]

@@ -153,7 +153,7 @@ def test_gateway_from_an_image_serves_under_systemd_and_comes_back(host: Contain
     found = "-path /var/lib/airgap/containers -prune -o -name '*.whl' -print -o -name venv -print"
     assert host.sh(f"find /var/lib/airgap {found}").out == ""
     shown = host.sh("systemctl show -p User sealift-*-door.service sealift-*-gateway-2.service").out
-    assert sorted(shown.split()) == ["User=root", "User=sealift"]
+    assert sorted(shown.split()) == ["User=root", "User=sealift-door"]
     (gateway,) = engines(host, "litellm")
     status = host.sh(f"cat /proc/{gateway}/status /proc/{gateway}/net/route").out
     assert re.search(r"NoNewPrivs:\s1", status) and re.search(r"CapEff:\s0{16}", status)

@@ -79,6 +79,52 @@ def test_units_run_as_their_own_user_and_log_to_the_journal(host: Container) -> 
     assert "2+2" not in host.journal()
 
 
+def test_engines_and_other_accounts_read_no_key_and_stand_in_no_way(host: Container) -> None:
+    """The door's things are the door's user's; a lock is open to who has to see it."""
+    host.sh("/opt/airgap/airgap keys add tests")
+    assert host.sh("stat -c %U:%a /var/lib/airgap/keys.json").out == "sealift-door:600\n"
+    for user, path, may in (
+        ("sealift", "keys.json", False),
+        ("sealift", f"deployments/{NAME}/1.5/run/supervisor.lock", True),
+        ("nobody", f"deployments/{NAME}/1.5/run/supervisor.lock", False),
+        ("nobody", f"deployments/{NAME}/1.5/run/endpoint.json", False),
+    ):
+        done = host.sh(f"runuser -u {user} -- cat /var/lib/airgap/{path}", expect=None)
+        assert (done.code == 0) is may, (user, path, done.err)
+    host.sh("/opt/airgap/airgap keys revoke tests")
+
+
+COMPUTES = """
+import json, os, socket, sys
+try:
+    open("/var/lib/airgap/deployments/x", "w")
+except OSError as e:
+    refused = e.errno
+status = open("/proc/self/status").read()
+print(json.dumps({
+    "told": sys.stdin.read(), "root": os.getuid() == 0, "refused": refused,
+    "networks": [name for _, name in socket.if_nameindex()], "locked": "NoNewPrivs:\\t1" in status,
+}))
+"""
+SHUT_IN = """
+import sys
+sys.path.insert(0, "/opt/airgap/airgap.pyz")
+from pathlib import Path
+from airgap.host import asked, launch
+from airgap.host.paths import HostPaths
+words = launch.shut_in(HostPaths(Path("/var/lib/airgap")), 60)
+said = asked.ask((*words, "/usr/bin/python3", "-I", "-c", {code!r}), {{}}, "word", 60)
+print(said.out, said.err, said.code)
+"""
+
+
+def test_program_of_a_bundle_that_root_asks_can_only_compute(host: Container) -> None:
+    host.put("/root/shut_in.py", SHUT_IN.format(code=COMPUTES))
+    said, _, rest = host.sh("python3 -I -S /root/shut_in.py").out.partition("\n")
+    found = {"told": "word", "root": False, "refused": 30, "networks": ["lo"], "locked": True}
+    assert json.loads(said) == found and rest.split() == ["0"], rest
+
+
 def test_systemd_finds_no_error_in_the_units_and_less_exposure(host: Container) -> None:
     shown = host.airgap("service", "show", NAME).out
     before = [float(x) for x in re.findall(r"without hardening: .*?: ([\d.]+)", shown)]

@@ -15,7 +15,6 @@ from airgap import environment, fsio
 from airgap.engines.interface import LaunchPlan
 from airgap.engines.registry import serving_plan
 from airgap.format.artifacts import Image
-from airgap.host import launch as keeper
 from airgap.host import processes
 from airgap.host.asked import Said
 from airgap.host.deployment import Deployment, load
@@ -42,13 +41,11 @@ def main(paths: HostPaths, name: str, version: str, port: int) -> int:
     """Run its container; as `airgap.host.images.contain.run`. Writes what it reads: a program that
     was replaced since the supervisor began brings its own."""
     deployment = load(paths, name, version)
-    place, given = deployment.paths.gateway, _given(deployment)
+    given = _given(deployment)
     settings = json.dumps(litellm.config(deployment, _ENGINE_PORT)).encode()
     fsio.make_dirs(given, 0o755)
     fsio.write(given / "config.json", settings, 0o644)
     fsio.write(given / "ferry.py", _ferry(), 0o644)
-    litellm.master_key(place)
-    keeper.give(paths, litellm.key_path(place))  # the door's, which need not run as we do
     return contain.run(paths, container(deployment), port)
 
 

@@ -88,7 +88,7 @@ def revoke(paths: HostPaths, name: str) -> None:
 
 def _write(paths: HostPaths, keys: tuple[Key, ...]) -> None:
     fsio.write(paths.keys, Keys(keys=keys).to_bytes(), 0o600)
-    launch.give(paths, paths.keys)
+    launch.give_to_door(paths, paths.keys)
 
 
 def _hash(secret: str) -> str:

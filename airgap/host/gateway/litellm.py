@@ -104,5 +104,5 @@ def master_key(place: DeploymentPaths) -> str:
     found = theirs.read(path, limits.KIB)
     if found is None:
         found = f"sk-{secrets.token_urlsafe(32)}".encode()
-        fsio.write(path, found, 0o600)
+        fsio.write(path, found, 0o640)  # the door reads it, by the folder's group
     return found.decode("ascii")

@@ -25,7 +25,7 @@ from airgap.host.venv import Installer
 _ASK_SECONDS = 60.0
 _HEALTH_SECONDS = 10.0
 _POLL_SECONDS = 0.2
-_RUN_SECONDS = 60.0
+_RUN_SECONDS = 60
 Link = Callable[[Iterable[tuple[Path, FileEntry]]], None]
 Tools = tuple[Path, Installer]
 
@@ -100,18 +100,10 @@ def _run_python(paths: HostPaths, deployment: Deployment, code: str, text: str) 
 
         return inside.run_python(paths, deployment, code, text, _RUN_SECONDS)
     place = deployment.paths.gateway
-    user = launch.service_user(paths)
+    argv = (str(place.venv / "bin/python"), "-I", "-c", code)
     fsio.make_dirs(place.tmp, 0o700)
-    launch.give(paths, place.tmp)
-    return asked.ask(
-        [str(place.venv / "bin/python"), "-I", "-c", code],
-        environment.private(place.tmp, place.tmp),
-        text,
-        _RUN_SECONDS,
-        user=None if user is None else user.pw_uid,
-        group=None if user is None else user.pw_gid,
-        extra_groups=None if user is None else (),
-    )
+    env = environment.private(place.tmp, place.tmp)
+    return asked.ask((*launch.shut_in(paths, _RUN_SECONDS), *argv), env, text, _RUN_SECONDS)
 
 
 def has_gateway(deployment: Deployment) -> bool:

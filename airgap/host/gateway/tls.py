@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def _keep(paths: HostPaths, chain: bytes, secret: bytes) -> None:
     fsio.write(_key_path(paths), secret, 0o600)
     fsio.write(cert_path(paths), chain, 0o644)
     for path in (paths.tls, _key_path(paths), cert_path(paths)):
-        launch.give(paths, path)
+        launch.give_to_door(paths, path)
 
 
 def ensure(paths: HostPaths, run: RunPython) -> bool:
@@ -106,19 +107,23 @@ def ensure(paths: HostPaths, run: RunPython) -> bool:
     try:
         chain, secret = json.loads(done.out)
         _try(chain.encode(), secret.encode())
-    except (ValueError, TypeError, AttributeError, HostError) as e:
+    except (ValueError, TypeError, AttributeError, RecursionError, HostError) as e:
         raise _not_made(f"what the gateway's Python made is no certificate: {e}"[:500]) from e
     _keep(paths, chain.encode(), secret.encode())
     return True
 
 
 def _try(chain: bytes, secret: bytes) -> None:
-    """Raise HostError unless they are a certificate and its key: what is kept is used for ever."""
-    with tempfile.TemporaryDirectory() as folder:
-        cert, key = Path(folder, "cert.pem"), Path(folder, "key.pem")
-        cert.write_bytes(chain)
-        key.write_bytes(secret)
-        _load(cert, key)
+    """Raise HostError unless they are a certificate and its key: what is kept is used for ever.
+    In memory: no disk sees a key before it is kept."""
+    with contextlib.ExitStack() as held:
+        files = []
+        for name, data in (("cert", chain), ("key", secret)):
+            file = held.enter_context(os.fdopen(os.memfd_create(name), "wb"))
+            file.write(data)
+            file.flush()
+            files.append(Path(f"/proc/self/fd/{file.fileno()}"))
+        _load(*files)
 
 
 def _not_made(why: str) -> HostError:

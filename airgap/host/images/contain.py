@@ -107,7 +107,7 @@ def _guard(engine: Tool, name: str) -> None:
         os.closerange(0, ours)
         os.closerange(ours + 1, os.sysconf("SC_OPEN_MAX"))  # no lock of ours lives on in it
         for _ in range(3 - (ours < 3)):
-            os.open("/dev/null", os.O_RDWR)  # becomes 0, 1 and 2
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # becomes 0, 1 and 2
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         while os.read(ours, 1):

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from airgap import environment, fsio, limits
@@ -103,6 +104,15 @@ def stop(name: str) -> bool:
         return False
     _must("systemctl", "stop", name)
     return True
+
+
+def shut_in(user: str, properties: Iterable[str]) -> tuple[str, ...]:
+    """The words before a command that have systemd run it as `user`, as a unit of those properties
+    would, and that end with it; what it starts ends as well."""
+    words = [_tool("systemd-run") or "systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
+    for each in (f"User={user}", "KillMode=control-group", *properties):
+        words += ["--property", each]
+    return (*words, "--")
 
 
 def enable(name: str) -> None:

@@ -51,6 +51,11 @@ def render(paths: HostPaths, deployment: Deployment) -> dict[str, str]:
                 "Service",
                 [
                     f"ExecStart={_PROXY} {quoted(str(folder / launch.SOCKET))}",
+                    # As the container's user: a link in the place of the socket leads to nothing
+                    # that the container's user could not reach.
+                    f"User={launch.user()}",
+                    f"Group={launch.user()}",
+                    "CapabilityBoundingSet=",
                     "NoNewPrivileges=yes",
                     "ProtectSystem=strict",
                     "PrivateTmp=yes",

@@ -52,6 +52,8 @@ _RELAY = (
 # What commands a container engine cannot be shut in itself: no setting here that gives it mounts of
 # its own (the engine's would be seen by nobody else) or takes rights. The container is shut in.
 ROOT = "root"
+# The door's user is called as the service user with this behind it, and is in that one's group.
+DOOR = "-door"
 _CONTAINS = (
     "KillMode=mixed",
     "LockPersonality=yes",
@@ -152,6 +154,7 @@ def _service(paths: HostPaths, user: str, words: tuple[str, ...]) -> str:
         "Type=exec",
         f"ExecStart={_command(paths, *words)}",
         f"User={user}",
+        *([f"SupplementaryGroups={user.removesuffix(DOOR)}"] if words[0] == "door" else []),
         "Restart=always",
         "RestartSec=1",
         # 9: crashed too often. To start it again is a decision.
@@ -169,6 +172,11 @@ def _shut_in(paths: HostPaths, words: tuple[str, ...]) -> Iterable[str]:
     yield from _HARDENED
     yield from _of_kind(words[0])
     yield from (f"ReadWritePaths={quoted(str(p))}" for p in writable(paths, words))
+
+
+def alone() -> tuple[str, ...]:
+    """For a program that computes and writes nothing: less than any daemon of ours is left."""
+    return (*_HARDENED, "PrivateDevices=yes", "PrivateIPC=yes", "PrivateNetwork=yes")
 
 
 def without_hardening(text: str) -> str:

@@ -19,9 +19,9 @@ NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user listens: that needs root")
 
 
-def engine_at(port: int, number: int = 1) -> Endpoint:
+def engine_at(port: int, number: int = 7) -> Endpoint:
     return Endpoint(
-        port=port, user=os.geteuid(), state="up", supervisor=1, engine=number, ticks=1, since=1
+        port=port, user=os.geteuid(), state="up", supervisor=2, engine=number, ticks=1, since=1
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airgap
+from airgap.errors import IntegrityError
 from airgap.host import locks, logs, own_copy, processes
 from airgap.host.paths import HostPaths
 
@@ -174,3 +175,45 @@ def test_daemon_ahead_ends_with_the_command_that_started_it(tmp_path: Path) -> N
     argv = [sys.executable, "-I", "-m", "airgap", "--root", str(tmp_path), "front", "tiny"]
     done = subprocess.run([*argv, "--ahead"], stdin=subprocess.DEVNULL, capture_output=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+# Whoever may open a lock's file for reading can lock it so (fcntl(2), F_OFD_SETLK).
+_STAND_IN_THE_WAY = """
+import fcntl, struct, sys, time
+f = open(sys.argv[1], "rb")
+fcntl.fcntl(f, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_lock_of_another_kind_makes_nobody_signal_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel names -1 as its holder, and kill(-1) reaches every process of the host."""
+    path = tmp_path / "lock"
+    path.touch()
+    signalled: list[int] = []
+    argv = [sys.executable, "-c", _STAND_IN_THE_WAY, str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        with monkeypatch.context() as m:
+            m.setattr(os, "kill", lambda pid, _number: signalled.append(pid))
+            for ask in (locks.holder, lambda p: processes.terminate(p, 0.1)):
+                with pytest.raises(IntegrityError) as e:
+                    ask(path)
+                assert (e.value.id, e.value.exit_code) == ("host.lock-foreign", 3)
+            with pytest.raises(AssertionError):
+                processes._signal(-1, signal.SIGTERM)
+        child.kill()
+    assert signalled == []
+    assert locks.holder(path) is None
+
+
+def test_lock_is_open_to_its_owner_and_group_alone(tmp_path: Path) -> None:
+    """Whatever the umask is: the front reads it as one of the group, others would be in its way."""
+    path = tmp_path / "lock"
+    with hold(path) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        assert path.stat().st_mode & 0o777 == 0o640
+        child.kill()

@@ -147,7 +147,7 @@ def test_stray_of_another_start_time_is_left_alone(tmp_path: Path) -> None:
     done = deploy(tmp_path, IGNORES_SIGTERM)
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
         old = endpoint.Endpoint(
-            port=1, user=0, state="up", supervisor=1, engine=bystander.pid, ticks=1, since=1
+            port=1, user=0, state="up", supervisor=2, engine=bystander.pid, ticks=1, since=1
         )
         endpoint.write(done.paths, old)
         with supervise_it(done) as supervisor:

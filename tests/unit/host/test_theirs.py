@@ -58,13 +58,13 @@ def test_a_support_dump_says_that_a_log_is_a_link_and_goes_on(
 ) -> None:
     place = paths.deployment("demo", "1")
     place.logs.mkdir(parents=True)
-    (place.logs / "x.log").symlink_to(secret)
-    (place.logs / "y.log").write_text("a line\n")
+    place.engine_log.symlink_to(secret)
+    place.supervisor_log.write_text("a line\n")
     place.run.mkdir()
     place.endpoint.symlink_to(secret)
     found = dict(support._deployment(paths, place, []))
     said = {name.rpartition("/")[2]: text for name, text in found.items()}
-    assert said["y.log"] == "a line\n"
-    assert said["x.log"].startswith("host.not-a-file: ")
+    assert said["supervisor.log"] == "a line\n"
+    assert said["engine.log"].startswith("host.not-a-file: ")
     assert said["endpoint.json"].startswith("host.not-a-file: ")
     assert "only root" not in "".join(found.values())

@@ -35,6 +35,10 @@ def test_root_commands_the_container_engine_and_nothing_else_is_roots(
     assert launch.user_of(paths, *WORDS) == user
     assert launch.user_of(paths, "front", "tiny") == "sealift"
     assert launch.user_of(paths, "supervise-gateway", "tiny", "1") == "sealift"
+    assert launch.user_of(paths, "door", "tiny") == "sealift-door"
+    words = ("door", "tiny")
+    text = units.render(paths, "sealift-door", words)[units.name_of(words)]
+    assert "User=sealift-door\nSupplementaryGroups=sealift\n" in text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask as another user")
