@@ -82,6 +82,6 @@ def test_a_further_engine_is_looked_at_again() -> None:
     known = listeners.Known()
     with socket.create_server(("127.0.0.1", 0)) as s:
         port = s.getsockname()[1]
-        assert known.is_ours(engine_at(port, 1))
-    assert known.is_ours(engine_at(port, 1))
-    assert not known.is_ours(engine_at(port, 2))
+        assert known.is_ours(engine_at(port, 7))
+    assert known.is_ours(engine_at(port, 7))
+    assert not known.is_ours(engine_at(port, 8))
