@@ -186,6 +186,11 @@ def test_quadlet_service_serves_in_its_place_and_comes_back(
     assert engines(host) == []
     host.sh(f"systemctl start {UNIT}.service && systemctl enable --now {UNIT}-port.socket")
     survives(host, connected.port)
+    proxy = host.sh(f"systemctl show -p MainPID --value {UNIT}-port.service").out.strip()
+    proxied = host.sh(f"cat /proc/{proxy}/status").out
+    assert re.search(r"Uid:\s65533\s65533\s65533", proxied) and re.search(
+        r"CapEff:\s0{16}", proxied
+    )
     active = host.sh("systemctl --no-legend list-units 'sealift-*'").out
     assert "engine-1" not in active and "front" not in active, active
     assert host.sh(f"systemctl is-active {UNIT}.service").out == "active\n"

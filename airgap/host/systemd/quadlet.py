@@ -19,6 +19,7 @@ from airgap.host.paths import HostPaths
 from airgap.host.systemd.units import quoted, text_of
 
 _PROXY = "/usr/lib/systemd/systemd-socket-proxyd"
+_SETPRIV = "/usr/bin/setpriv"
 
 
 def render(paths: HostPaths, deployment: Deployment) -> dict[str, str]:
@@ -50,12 +51,11 @@ def render(paths: HostPaths, deployment: Deployment) -> dict[str, str]:
             (
                 "Service",
                 [
-                    f"ExecStart={_PROXY} {quoted(str(folder / launch.SOCKET))}",
-                    # As the container's user: a link in the place of the socket leads to nothing
-                    # that the container's user could not reach.
-                    f"User={launch.user()}",
-                    f"Group={launch.user()}",
-                    "CapabilityBoundingSet=",
+                    # As the container's user, whom no list of users knows (User= wants one that
+                    # does): a link in the place of the socket leads to nothing of root's.
+                    f"ExecStart={_SETPRIV} --reuid={launch.user()} --regid={launch.user()} "
+                    f"--clear-groups {_PROXY} {quoted(str(folder / launch.SOCKET))}",
+                    "CapabilityBoundingSet=CAP_SETUID CAP_SETGID",
                     "NoNewPrivileges=yes",
                     "ProtectSystem=strict",
                     "PrivateTmp=yes",
