@@ -281,7 +281,7 @@ def test_removal_leaves_no_unit_no_process_no_file(served: Served) -> None:
     assert host.sh("systemctl --no-legend list-units 'sealift-*'").out.strip() == ""
     assert host.sh("cd /var/lib/airgap && find store deployments venvs -type f").out == ""
     assert host.sh("ls /dev/shm").out == ""
-    owned = 'for p in /proc/[0-9]*; do case $(stat -c %U $p) in sealift*) echo $p;; esac; done'
+    owned = "for p in /proc/[0-9]*; do case $(stat -c %U $p) in sealift*) echo $p;; esac; done"
     assert host.sh(owned, expect=None).out == ""
 
 
