@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from airgap import fsio, limits
 from airgap.engines.registry import serving_plan
@@ -20,7 +21,7 @@ from airgap.format.manifest import Manifest
 from airgap.host import failover, launch, ledger, probation, services, smoke
 from airgap.host.deployment import Deployment, load
 from airgap.host.gateway import service as gateway
-from airgap.host.paths import CURRENT, HostPaths
+from airgap.host.paths import CURRENT, DeploymentPaths, HostPaths
 from airgap.host.processes import Ahead
 from airgap.host.smoke import Smoke
 
@@ -224,7 +225,12 @@ def _stop_others(paths: HostPaths, name: str, version: str, sink: Sink) -> None:
         if not (services.drain(place.gateway) and services.drain(place)):
             sink(Warn("serving.drain", f"{name} {other}: connections were still open; they break"))
         places.append(place)
-    services.stop_engines(paths, places)
+    _end_all(paths, places)
+
+
+def _end_all(paths: HostPaths, places: Iterable[DeploymentPaths]) -> bool:
+    """False when none was alive."""
+    return services.every(partial(services.stop_engine, paths, p) for p in places)
 
 
 def start(paths: HostPaths, name: str, judge: Judge, sink: Sink = silent) -> Active:
@@ -308,7 +314,7 @@ def stop(paths: HostPaths, name: str, sink: Sink = silent) -> bool:
     """
     ended = services.stop_front(paths, name)
     places = [paths.deployment(name, version) for version in versions(paths, name)]
-    ended = services.stop_engines(paths, places) or ended
+    ended = _end_all(paths, places) or ended
     if ended:
         ledger.append(paths.ledger, "stop", {"name": name})
     sink(Line("stop", f"{name} {'ended' if ended else 'was not running'}"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from airgap import limits
 from airgap.errors import IntegrityError, SealiftError
@@ -50,20 +51,23 @@ def _start_part(paths: HostPaths, place: DeploymentPaths, what: str, *words: str
 
 def stop_engine(paths: HostPaths, place: DeploymentPaths) -> bool:
     """End a deployment's gateway, supervisor and engine; False when none was alive."""
-    return stop_engines(paths, [place])
+    parts = ((place.gateway, "supervise-gateway"), (place, "supervise"))
+    return every(
+        partial(launch.stop, paths, part.supervisor_lock, _STOP_SECONDS, kind, *_words(place))
+        for part, kind in parts
+    )
 
 
-def stop_engines(paths: HostPaths, places: Iterable[DeploymentPaths]) -> bool:
-    """The same for several. All are ended, also when one cannot be: that is raised in the end."""
+def every(ends: Iterable[Callable[[], bool]]) -> bool:
+    """Call all of them, also when one fails: its error is raised in the end. Whether any was True:
+    one that cannot be ended keeps no other from its end."""
     ended = False
     failed: SealiftError | None = None
-    for place in places:
-        for part, kind in ((place.gateway, "supervise-gateway"), (place, "supervise")):
-            lock = part.supervisor_lock
-            try:
-                ended = launch.stop(paths, lock, _STOP_SECONDS, kind, *_words(place)) or ended
-            except SealiftError as e:
-                failed = failed or e
+    for end in ends:
+        try:
+            ended = end() or ended
+        except SealiftError as e:
+            failed = failed or e
     if failed is not None:
         raise failed
     return ended
