@@ -294,10 +294,14 @@ def test_purge_that_is_killed_anywhere_is_finished_by_the_same_command(
         needle = f.read(64)
     assert files_with(host.root, needle)
     words = ["uninstall", "smollm2", "--stop", "--purge"]
-    for n in (1, 3, 6, 30):
-        inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=unlink"]
-        argv = [*inject, "-e", f"inject=unlink:signal=KILL:when={n}", *host.argv(*words)]
-        subprocess.run(argv, cwd=host.root.parent, capture_output=True, check=False, timeout=120)
+    # Blobs go by their path, trees by their open folders.
+    for call, n in (("unlink", 1), ("unlink", 3), ("unlinkat", 1), ("unlinkat", 6)):
+        inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
+        argv = [*inject, "-e", f"inject={call}:signal=KILL:when={n}", *host.argv(*words)]
+        done = subprocess.run(
+            argv, cwd=host.root.parent, capture_output=True, check=False, timeout=120
+        )
+        assert done.returncode == -signal.SIGKILL, (call, n, done.returncode)
     host.airgap(*words)
     assert files_with(host.root, needle) == []
     assert not list((host.root / "deployments").iterdir())
