@@ -34,7 +34,8 @@ def _change(settings: Settings, kind: str) -> None:
     host = Host(settings)
     with host.paths.exclusive("airgap service"):
         serving = work.stop_all(host.paths, host.sink)
-        work.clear(host.paths)
+        if launch.read(host.paths).kind != kind:
+            work.clear(host.paths)
         launch.choose(host.paths, kind, usual_root=settings.root == DEFAULT_ROOT)
         for name in serving:
             activate.start(host.paths, name, host.judge, host.sink)
